@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! An embeddable multipath UDP socket.
+//!
+//! An application opens one endpoint over several paths (links, interfaces, relays). Each datagram
+//! goes over all of them, or over those that a policy picks; it is encrypted once; copies are
+//! removed at the far end; broken paths heal; either side may be restarted at any time.
+//!
+//! - [`Tunnel`] is the client's end, [`Server`] the other one. Both block, with timeouts, and offer
+//!   one descriptor for any event loop. There is no runtime, no global state and no start-up call.
+//! - Errors come in three kinds that never mix: a call failed ([`Error`]); the network sent rubbish
+//!   (a counter in [`Stats`]); the library broke an invariant of its own (that endpoint answers
+//!   [`Error::Failed`], others live on).
+//! - [`options`] is the one table of settings that all languages and programs share.
+//!
+//! The wire protocol is described in `PROTOCOL.md`, what it promises in `SECURITY.md`.
+//!
+//! # Logging
+//!
+//! Through `log`, with targets `mptunnel::…`; the library never prints and installs no logger.
+
+#[doc(hidden)]
+pub mod proto;
+

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The protocol `mptunnel/1` as pure state machines: no socket, no thread, no clock, no randomness
+//! of its own. `PROTOCOL.md` is the text that this module implements.
+
+#![forbid(unsafe_code)]
+#![deny(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions
+    )
+)]
+
+pub mod entropy;
+pub mod time;
+
