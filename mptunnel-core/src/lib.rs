@@ -20,4 +20,7 @@
 
 #[doc(hidden)]
 pub mod proto;
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod sim;
 
