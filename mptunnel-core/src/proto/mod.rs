@@ -23,6 +23,7 @@
     )
 )]
 
+pub mod crypto;
 pub mod entropy;
 pub mod time;
 
