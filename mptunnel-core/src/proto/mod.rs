@@ -23,7 +23,9 @@
     )
 )]
 
+pub mod budget;
 pub mod crypto;
 pub mod entropy;
+pub mod replay;
 pub mod time;
 
