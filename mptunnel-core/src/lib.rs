@@ -18,6 +18,8 @@
 //!
 //! Through `log`, with targets `mptunnel::…`; the library never prints and installs no logger.
 
+pub mod keyfile;
+pub mod options;
 #[doc(hidden)]
 pub mod proto;
 #[cfg(feature = "sim")]

@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The words that describe a path, the same in files, URIs, flags and bindings.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use super::host::{AddressError, HostPort};
+use super::nearest::nearest;
+
+/// One path, as its user describes it.
+///
+/// As text: words `KEY=VALUE` between blanks or commas, in any order, such as
+/// `to=bridge1.example:4000 if=wwan0 weight=3 role=backup name=lte`. [`PATH_WORDS`] lists them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathSpec {
+    /// The bridge, or the server itself. `None`: the server named by the endpoint.
+    pub to: Option<HostPort>,
+    /// The interface that the path is bound to.
+    pub interface: Option<String>,
+    /// The local address that the path sends from.
+    pub source: Option<IpAddr>,
+    /// The firewall mark of its packets (Linux).
+    pub mark: Option<u32>,
+    /// Its share under a policy that weighs, 1 to 65535.
+    pub weight: u32,
+    /// Whether it carries traffic, or waits until no active path is up.
+    pub role: PathRole,
+    /// What it can carry, Mbit/s, above 0.
+    pub rate_mbit: Option<f64>,
+    /// What it costs to use, for policies that look at it. No unit: smaller is cheaper.
+    pub cost: Option<u32>,
+    /// What logs and statistics call it.
+    pub name: Option<String>,
+    /// The largest IP packet it carries, bytes, 576 to 65535. `None`: as the option `mtu` says.
+    pub mtu: Option<u16>,
+}
+
+/// Whether a path carries traffic all the time.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum PathRole {
+    /// It carries traffic whenever it is up.
+    #[default]
+    Active,
+    /// It carries traffic only when no active path is up.
+    Backup,
+}
+
+/// One of the words that describe a path.
+#[derive(Clone, Copy, Debug)]
+pub struct PathWord {
+    /// The word before `=`.
+    pub key: &'static str,
+    /// What stands behind it, such as `HOST:PORT`.
+    pub placeholder: &'static str,
+    /// The form of its value, with unit and range.
+    pub expected: &'static str,
+    /// One line of help, lower case, no full stop.
+    pub help: &'static str,
+}
+
+/// The words that describe a path, in the order in which [`PathSpec`] prints them.
+pub static PATH_WORDS: &[PathWord] = &[
+    PathWord {
+        key: "to",
+        placeholder: "HOST:PORT",
+        expected: "HOST:PORT, such as bridge1.example:4000 or [2001:db8::1]:4000",
+        help: "the bridge, or the server itself",
+    },
+    PathWord {
+        key: "if",
+        placeholder: "NAME",
+        expected: "the name of an interface, 1 to 15 bytes, such as eth0",
+        help: "send through this interface only",
+    },
+    PathWord {
+        key: "src",
+        placeholder: "ADDR",
+        expected: "a local IP address, such as 192.0.2.7",
+        help: "send from this local address",
+    },
+    PathWord {
+        key: "mark",
+        placeholder: "NUMBER",
+        expected: "a whole number from 0 to 4294967295, or 0x and hexadecimal digits",
+        help: "firewall mark of the packets, for policy routing (Linux)",
+    },
+    PathWord {
+        key: "weight",
+        placeholder: "NUMBER",
+        expected: "a whole number from 1 to 65535",
+        help: "share of the traffic under a policy that weighs (default 1)",
+    },
+    PathWord {
+        key: "role",
+        placeholder: "active|backup",
+        expected: "active or backup",
+        help: "backup: only when no active path is up (default active)",
+    },
+    PathWord {
+        key: "rate",
+        placeholder: "MBIT",
+        expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5",
+        help: "what the link can carry, in Mbit/s",
+    },
+    PathWord {
+        key: "cost",
+        placeholder: "NUMBER",
+        expected: "a whole number from 0 to 4294967295",
+        help: "what it costs to use, for policies that look at it; smaller is cheaper",
+    },
+    PathWord {
+        key: "name",
+        placeholder: "TEXT",
+        expected: "a name of 1 to 64 bytes without blanks, commas and control characters",
+        help: "what logs and statistics call the path (default HOST:PORT)",
+    },
+    PathWord {
+        key: "mtu",
+        placeholder: "BYTES",
+        expected: "a whole number of bytes from 576 to 65535",
+        help: "largest IP packet on this path, if it is known",
+    },
+];
+
+/// Why a text does not describe a path.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// The word is none of [`PATH_WORDS`]. `nearest` is what was probably meant.
+    #[error("unknown word {word:?}{}", hint(.word, .nearest))]
+    Unknown {
+        /// The word as it was given.
+        word: String,
+        /// The known word, without its `=`.
+        nearest: Option<&'static str>,
+    },
+    /// The value has the wrong form or is out of range.
+    #[error("{word}: expected {expected}")]
+    Value {
+        /// The word as it was given.
+        word: String,
+        /// The form, unit and range of its values.
+        expected: &'static str,
+    },
+    /// What follows `to=` is no host and port.
+    #[error("to={value}: {cause}")]
+    To {
+        /// What stands behind `to=`.
+        value: String,
+        /// What is wrong with it.
+        cause: AddressError,
+    },
+    /// The same word twice.
+    #[error("{key}= is given twice: keep one of {first:?} and {second:?}")]
+    Repeated {
+        /// The word.
+        key: &'static str,
+        /// The first value.
+        first: String,
+        /// The second one.
+        second: String,
+    },
+    /// The local address and the remote one are of different families.
+    #[error("src={src} cannot reach {to}: one is IPv4, the other IPv6")]
+    Families {
+        /// The local address.
+        src: IpAddr,
+        /// The remote one.
+        to: HostPort,
+    },
+}
+
+impl Default for PathSpec {
+    fn default() -> PathSpec {
+        PathSpec {
+            to: None,
+            interface: None,
+            source: None,
+            mark: None,
+            weight: 1,
+            role: PathRole::Active,
+            rate_mbit: None,
+            cost: None,
+            name: None,
+            mtu: None,
+        }
+    }
+}
+
+impl PathSpec {
+    /// Reads words, telling everything that is wrong with them and not only the first.
+    pub(super) fn parse_words<'a>(
+        words: impl Iterator<Item = &'a str>,
+    ) -> Result<PathSpec, Vec<PathError>> {
+        let mut spec = PathSpec::default();
+        let mut seen: Vec<(&'static str, &str)> = Vec::new();
+        let mut errors = Vec::new();
+        for text in words {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            let known = PATH_WORDS.iter().find(|word| word.key == key && text.contains('='));
+            let Some(known) = known else {
+                let nearest = nearest(key, PATH_WORDS.iter().map(|word| word.key));
+                errors.push(PathError::Unknown { word: text.to_owned(), nearest });
+                continue;
+            };
+            if let Some((key, first)) = seen.iter().find(|(key, _)| *key == known.key) {
+                let (first, second) = ((*first).to_owned(), value.to_owned());
+                errors.push(PathError::Repeated { key, first, second });
+                continue;
+            }
+            seen.push((known.key, value));
+            if let Err(error) = spec.set(known, text, value) {
+                errors.push(error);
+            }
+        }
+        if let Err(error) = spec.check_families(None) {
+            errors.push(error);
+        }
+        if errors.is_empty() { Ok(spec) } else { Err(errors) }
+    }
+
+    fn set(&mut self, word: &'static PathWord, text: &str, value: &str) -> Result<(), PathError> {
+        let malformed = || PathError::Value { word: text.to_owned(), expected: word.expected };
+        match word.key {
+            "to" => {
+                let failed = |cause| PathError::To { value: value.to_owned(), cause };
+                self.to = Some(value.parse().map_err(failed)?);
+            }
+            "if" => {
+                // 1 to IFNAMSIZ - 1 bytes, no slash, no colon (net/core/dev.c, dev_valid_name).
+                let sound = (1..=15).contains(&value.len())
+                    && !value.contains(['/', ':'])
+                    && !value.chars().any(|c| c.is_whitespace() || c.is_control());
+                self.interface = Some(sound.then(|| value.to_owned()).ok_or_else(malformed)?);
+            }
+            "src" => self.source = Some(value.parse().map_err(|_| malformed())?),
+            "mark" => {
+                let mark = match value.strip_prefix("0x") {
+                    Some(hex) if hex.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                        u32::from_str_radix(hex, 16).ok()
+                    }
+                    Some(_) => None,
+                    None => number(value),
+                };
+                self.mark = Some(mark.ok_or_else(malformed)?);
+            }
+            "weight" => {
+                let weight = number(value).filter(|weight| (1..=65_535).contains(weight));
+                self.weight = weight.ok_or_else(malformed)?;
+            }
+            "role" => {
+                self.role = match value {
+                    "active" => PathRole::Active,
+                    "backup" => PathRole::Backup,
+                    _ => return Err(malformed()),
+                }
+            }
+            "rate" => {
+                let decimal = value.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+                let rate = value.parse().ok().filter(|_| decimal);
+                let in_range = rate.filter(|rate| (0.001..=1_000_000.0).contains(rate));
+                self.rate_mbit = Some(in_range.ok_or_else(malformed)?);
+            }
+            "cost" => self.cost = Some(number(value).ok_or_else(malformed)?),
+            "name" => {
+                let sound = (1..=64).contains(&value.len())
+                    && !value.contains(',')
+                    && !value.chars().any(|c| c.is_whitespace() || c.is_control());
+                self.name = Some(sound.then(|| value.to_owned()).ok_or_else(malformed)?);
+            }
+            "mtu" => {
+                let mtu = number(value).and_then(|mtu| u16::try_from(mtu).ok());
+                self.mtu = Some(mtu.filter(|mtu| *mtu >= 576).ok_or_else(malformed)?);
+            }
+            other => unreachable!("PATH_WORDS lists {other:?}, which PathSpec does not know"),
+        }
+        Ok(())
+    }
+
+    /// Whether the local address can reach the remote one, which is `home` for a path without `to`.
+    pub(super) fn check_families(&self, home: Option<&HostPort>) -> Result<(), PathError> {
+        let (Some(src), Some(to)) = (self.source, self.to.as_ref().or(home)) else {
+            return Ok(());
+        };
+        match to.is_ipv6() {
+            Some(v6) if v6 != src.is_ipv6() => Err(PathError::Families { src, to: to.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The value of one word as text, `None` where it is the default.
+    fn get(&self, key: &str) -> Option<String> {
+        match key {
+            "to" => self.to.as_ref().map(HostPort::to_string),
+            "if" => self.interface.clone(),
+            "src" => self.source.map(|ip| ip.to_string()),
+            "mark" => self.mark.map(|mark| mark.to_string()),
+            "weight" => (self.weight != 1).then(|| self.weight.to_string()),
+            "role" => (self.role == PathRole::Backup).then(|| self.role.to_string()),
+            "rate" => self.rate_mbit.map(|rate| rate.to_string()),
+            "cost" => self.cost.map(|cost| cost.to_string()),
+            "name" => self.name.clone(),
+            "mtu" => self.mtu.map(|mtu| mtu.to_string()),
+            other => unreachable!("PATH_WORDS lists {other:?}, which PathSpec does not know"),
+        }
+    }
+}
+
+/// Gives each path without a name one: where it goes to, as `HOST:PORT`, and `HOST:PORT#2`,
+/// `HOST:PORT#3` from the second one to the same place on. `home` is where a path without `to`
+/// goes.
+pub(super) fn name_paths<'a>(
+    paths: impl IntoIterator<Item = &'a mut PathSpec>,
+    home: Option<&HostPort>,
+) {
+    let mut paths: Vec<&mut PathSpec> = paths.into_iter().collect();
+    let mut taken: Vec<String> = paths.iter().filter_map(|path| path.name.clone()).collect();
+    for path in paths.iter_mut().filter(|path| path.name.is_none()) {
+        let Some(to) = path.to.as_ref().or(home) else { continue };
+        let mut name = to.to_string();
+        let mut count = 1;
+        while taken.contains(&name) {
+            count += 1;
+            name = format!("{to}#{count}");
+        }
+        taken.push(name.clone());
+        path.name = Some(name);
+    }
+}
+
+/// The words of a line or a spec.
+pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty())
+}
+
+fn number(text: &str) -> Option<u32> {
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+fn hint(word: &str, nearest: &Option<&'static str>) -> String {
+    if let Some(key) = nearest {
+        return format!(": did you mean \"{key}=\"?");
+    }
+    if word.starts_with('#') {
+        return ": a comment needs a line of its own".to_owned();
+    }
+    let known: Vec<String> = PATH_WORDS.iter().map(|word| format!("{}=", word.key)).collect();
+    format!(": expected one of {}", known.join(" "))
+}
+
+impl fmt::Display for PathSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut blank = "";
+        for word in PATH_WORDS {
+            if let Some(value) = self.get(word.key) {
+                write!(f, "{blank}{}={value}", word.key)?;
+                blank = " ";
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for PathRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PathRole::Active => "active",
+            PathRole::Backup => "backup",
+        })
+    }
+}
+
+impl FromStr for PathSpec {
+    type Err = PathError;
+
+    fn from_str(text: &str) -> Result<PathSpec, PathError> {
+        PathSpec::parse_words(words(text)).map_err(|mut errors| errors.swap_remove(0))
+    }
+}
+
+/// Paths of one endpoint, at most: the path slots that a server keeps per session (PROTOCOL.md).
+pub const MAX_PATHS: usize = 32;
+
+#[cfg(test)]
+#[path = "path_tests.rs"]
+mod tests;
