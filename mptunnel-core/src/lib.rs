@@ -26,3 +26,4 @@ pub mod proto;
 #[doc(hidden)]
 pub mod sim;
 
+pub use proto::event::{PathId, PeerId};

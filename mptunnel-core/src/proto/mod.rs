@@ -24,8 +24,26 @@
 )]
 
 pub mod budget;
+pub mod client;
+pub mod config;
 pub mod crypto;
+pub mod dataplane;
+pub mod drop;
 pub mod entropy;
+pub mod event;
+pub mod fragment;
+pub mod frame;
+pub mod health;
+pub mod limit;
+pub mod probe;
 pub mod replay;
+pub mod route;
+pub mod sched;
+pub mod server;
+pub mod session;
 pub mod time;
+pub mod view;
+pub mod wire;
 
+mod codec;
+pub(crate) mod num;

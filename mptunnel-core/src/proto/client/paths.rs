@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The client's paths: their sockets, their state, and what senders may use of them.
+
+use super::super::event::{ClientEvent, PathDownReason, PathId};
+use super::super::limit::PerSecond;
+use super::super::probe::Probe;
+use super::super::route::{PathCounts, Route};
+use super::super::sched::Candidate;
+use super::super::time::Time;
+use super::super::view::{SendView, Target};
+use super::super::wire::{MAX_DATAGRAM, MAX_PATHS};
+use super::Client;
+use std::time::Duration;
+
+/// How long copies still go to a path that is down: it may carry one way only.
+pub(super) const LINGER_DOWN: Duration = Duration::from_secs(30);
+
+/// What the application says about a path.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PathSettings {
+    /// What it is called in logs and tables.
+    pub name: String,
+    /// Joins only when no other path is up.
+    pub backup: bool,
+}
+
+/// One path of a client.
+pub struct ClientPath {
+    /// Its public name; never used again.
+    pub id: PathId,
+    /// Its number on the wire, below 32.
+    pub slot: u8,
+    /// What the application says about it.
+    pub settings: PathSettings,
+    /// Whether it has a socket.
+    pub state: PathState,
+    /// Whether its probes are answered, and since when that is so.
+    pub up: bool,
+    /// Since when `up` is as it is.
+    pub since: Time,
+    /// Its probes.
+    pub probe: Probe,
+    /// Counts of sessions that are over.
+    pub total: PathCounts,
+    pub(super) resp_checks: PerSecond,
+    /// When something authentic last came here, as of the last judgement.
+    pub(super) heard: Time,
+    /// The first PING here after the last packet heard anywhere, and when that packet came.
+    pub(super) asked: Option<(Time, Time)>,
+    pub(super) cookie: Option<([u8; 16], Time)>,
+    pub(super) reopens: u32,
+    pub(super) reopen_at: Time,
+    /// Whether anything from the server ever came on it.
+    pub(super) answered: bool,
+    /// Down for so long that copies stop going there while another path is up.
+    pub(super) lingered: bool,
+}
+
+/// Whether a path can be used at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum PathState {
+    /// The I/O layer has no socket for it yet, or lost it.
+    Closed,
+    /// There is a socket.
+    Open {
+        /// Where it leads.
+        route: Route,
+        /// The largest packet that fits: UDP payload, in bytes.
+        max_packet: usize,
+    },
+}
+
+impl ClientPath {
+    /// Changes the state; `true` if that is news.
+    pub(super) fn set_up(&mut self, now: Time, up: bool) -> bool {
+        let news = self.up != up;
+        self.lingered &= !up;
+        self.answered |= up;
+        if news {
+            (self.up, self.since) = (up, now);
+        }
+        news
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, PathState::Open { .. })
+    }
+
+    pub(super) fn is_up_and_open(&self) -> bool {
+        self.up && self.is_open()
+    }
+
+    /// Whether a PING went out here after the packet that came at `heard`.
+    pub(super) fn is_asked_since(&self, heard: Time) -> bool {
+        self.asked.is_some_and(|(_, after)| after >= heard)
+    }
+
+    pub(super) fn is_open_on(&self, socket: u32) -> bool {
+        matches!(self.state, PathState::Open { route, .. } if route.socket == socket)
+    }
+}
+
+impl Client {
+    /// Adds a path without a socket. `None` if 32 paths exist.
+    pub fn add_path(&mut self, now: Time, settings: PathSettings) -> Option<PathId> {
+        let slot = self.paths.iter().position(Option::is_none)?;
+        let id = PathId(self.next_path);
+        self.next_path = self.next_path.checked_add(1)?;
+        let mut probe = Probe::new(now);
+        probe.continue_after(self.slot_seq.get(slot).copied().unwrap_or(0));
+        *self.paths.get_mut(slot)? = Some(ClientPath {
+            id,
+            slot: u8::try_from(slot).ok()?,
+            settings,
+            state: PathState::Closed,
+            up: false,
+            since: now,
+            probe,
+            total: PathCounts::default(),
+            resp_checks: PerSecond::default(),
+            heard: Time::default(),
+            asked: None,
+            cookie: None,
+            reopens: 0,
+            reopen_at: now,
+            answered: false,
+            lingered: false,
+        });
+        Some(id)
+    }
+
+    /// The path has a socket now, on this route, for packets of at most `max_packet` bytes.
+    pub fn path_opened(&mut self, now: Time, id: PathId, route: Route, max_packet: usize) {
+        let Some(path) = self.find_mut(id) else { return };
+        let slot = path.slot;
+        let max_packet = max_packet.min(MAX_DATAGRAM);
+        path.state = PathState::Open { route, max_packet };
+        path.cookie = None;
+        path.probe.on_new_socket(now);
+        if !self.attempts.is_empty() {
+            self.send_inits(slot);
+        }
+        self.publish();
+        self.drive(now);
+    }
+
+    /// The path has no socket any more, or could not get one.
+    pub fn path_closed(&mut self, now: Time, id: PathId) {
+        let Some(path) = self.find_mut(id) else { return };
+        path.state = PathState::Closed;
+        let was_up = path.set_up(now, false);
+        if was_up {
+            self.tell(ClientEvent::PathDown(id, PathDownReason::NoSocket));
+        }
+        self.publish();
+        self.drive(now);
+    }
+
+    /// The largest packet that fits the path has changed.
+    pub fn set_path_mtu(&mut self, id: PathId, bytes: usize) {
+        if let Some(path) = self.find_mut(id)
+            && let PathState::Open { max_packet, .. } = &mut path.state
+        {
+            *max_packet = bytes.min(MAX_DATAGRAM);
+        }
+        self.publish();
+    }
+
+    /// Changes what the application says about a path.
+    pub fn set_path(&mut self, id: PathId, settings: PathSettings) -> bool {
+        let Some(path) = self.find_mut(id) else { return false };
+        path.settings = settings;
+        self.publish();
+        true
+    }
+
+    /// Removes a path; its id is never used again.
+    pub fn remove_path(&mut self, now: Time, id: PathId) -> bool {
+        let Some(slot) = self.paths.iter().position(|p| p.as_ref().is_some_and(|p| p.id == id))
+        else {
+            return false;
+        };
+        let gone = self.paths.get_mut(slot).and_then(Option::take);
+        if let (Some(gone), Some(seq)) = (gone, self.slot_seq.get_mut(slot)) {
+            *seq = gone.probe.seq();
+        }
+        self.publish();
+        self.drive(now);
+        true
+    }
+
+    /// All paths, in the order of their slots.
+    pub fn paths(&self) -> impl Iterator<Item = &ClientPath> {
+        self.paths.iter().flatten()
+    }
+
+    /// Paths with a socket on which a PING went unanswered last.
+    pub fn silent_paths(&self) -> impl Iterator<Item = PathId> + '_ {
+        let silent = |p: &&ClientPath| p.is_open() && p.probe.missed_since().is_some();
+        self.paths.iter().flatten().filter(silent).map(|p| p.id)
+    }
+
+    /// What was sent and received on a path, over all sessions.
+    pub fn path_counts(&self, path: &ClientPath) -> PathCounts {
+        let live = self.current.iter().chain(self.previous.iter().map(|p| &p.session));
+        live.fold(path.total, |mut sum, session| {
+            sum += session.path(path.slot).counts();
+            sum
+        })
+    }
+
+    /// Publishes what senders may use.
+    pub(super) fn publish(&mut self) {
+        let Some(session) = self.current.clone() else {
+            self.view.set(None);
+            return;
+        };
+        let any_up = self.paths.iter().flatten().any(|p| p.up);
+        let any_answered = self.paths.iter().flatten().any(|p| p.answered);
+        let (mut targets, mut candidates) = (Vec::new(), Vec::new());
+        for path in self.paths.iter().flatten() {
+            let PathState::Open { route, max_packet } = path.state else { continue };
+            // Down for long is a reason to stay away while another path is up. So is never having
+            // answered while another path has: it may lead nowhere, or back to ourselves, where
+            // each datagram would go round for ever.
+            let gone = any_up && !path.up && path.lingered;
+            let unknown = any_answered && !path.answered;
+            if gone || unknown {
+                continue;
+            }
+            targets.push(Target { slot: path.slot, route, max_packet, credit: None });
+            candidates.push(Candidate {
+                slot: path.slot,
+                backup: path.settings.backup,
+                alive: path.up,
+            });
+        }
+        session.routes.replace(targets_of(&self.paths));
+        for old in &self.previous {
+            old.session.routes.replace(targets_of(&self.paths));
+        }
+        let chosen = self.config.common.policy.choose(&candidates);
+        self.view.set(Some(SendView { session, targets, chosen }));
+    }
+
+    pub(super) fn open_slots(&self) -> Vec<u8> {
+        self.paths.iter().flatten().filter(|p| p.is_open()).map(|p| p.slot).collect()
+    }
+
+    pub(super) fn slot_of(&self, route: &Route) -> Option<u8> {
+        self.paths.iter().flatten().find(|p| p.is_open_on(route.socket)).map(|p| p.slot)
+    }
+
+    pub(super) fn path_mut(&mut self, slot: u8) -> Option<&mut ClientPath> {
+        self.paths.get_mut(usize::from(slot))?.as_mut()
+    }
+
+    fn find_mut(&mut self, id: PathId) -> Option<&mut ClientPath> {
+        self.paths.iter_mut().flatten().find(|p| p.id == id)
+    }
+}
+
+fn targets_of(paths: &[Option<ClientPath>; MAX_PATHS]) -> impl Iterator<Item = (u8, &Route)> {
+    paths.iter().flatten().filter_map(|path| match &path.state {
+        PathState::Open { route, .. } => Some((path.slot, route)),
+        PathState::Closed => None,
+    })
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What the state machines are told once, at their start.
+
+use super::crypto::{Psk, PublicKey, StaticSecret};
+use super::probe::Intervals;
+use super::sched::Policy;
+use super::wire::MAX_DATAGRAM;
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// What both ends have in common.
+#[derive(Clone, Debug)]
+pub struct Common {
+    /// DATA travels authenticated but readable. Both ends must agree.
+    pub clear: bool,
+    /// Largest datagram accepted, 1 to 65,507 bytes.
+    pub max_payload: u16,
+    /// log2 of the largest receive window in packets, 12 to 22.
+    pub window_log2: u8,
+    /// Bytes that all windows of the endpoint may take together.
+    pub window_memory: usize,
+    /// Bytes that the unfinished datagrams of one session may hold.
+    pub reassembly_memory: usize,
+    /// How often paths are probed.
+    pub intervals: Intervals,
+    /// On which paths datagrams go.
+    pub policy: Policy,
+    /// Sessions kept for packets still on the way, at most, each for 30 s.
+    pub previous_sessions: usize,
+    /// Age at which the client makes new keys; 120 s unless the server says otherwise.
+    pub rekey_after: Duration,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        Common {
+            clear: false,
+            max_payload: u16::try_from(MAX_DATAGRAM).unwrap_or(u16::MAX),
+            window_log2: 18,
+            window_memory: 64 << 20,
+            reassembly_memory: 1 << 20,
+            intervals: Intervals {
+                active: Duration::from_millis(250),
+                idle: Duration::from_secs(5),
+            },
+            policy: Policy::Redundant,
+            previous_sessions: 4,
+            rekey_after: Duration::from_secs(120),
+        }
+    }
+}
+
+/// The keys of a client.
+pub enum ClientKeys {
+    /// One key that both ends share.
+    Psk(Psk),
+    /// Static keys, with an optional shared key on top.
+    Static {
+        /// The client's own.
+        own: StaticSecret,
+        /// The server's.
+        server: PublicKey,
+        /// Shared with the server, if it lists one for this client.
+        psk: Option<Psk>,
+    },
+}
+
+/// The settings of a client.
+pub struct ClientConfig {
+    /// With what it proves itself.
+    pub keys: ClientKeys,
+    /// Under which name the server knows it after a restart, in PSK mode; otherwise it is a new
+    /// peer each time.
+    pub name: Option<String>,
+    /// The rest.
+    pub common: Common,
+    /// Between the beginnings of two handshakes.
+    pub attempt_gap: Duration,
+    /// Whether NOSESSION is believed. Off only in the test that measures suspicion alone.
+    pub honour_hints: bool,
+}
+
+impl ClientConfig {
+    /// A client with these keys and the defaults.
+    pub fn new(keys: ClientKeys) -> Self {
+        ClientConfig {
+            keys,
+            name: None,
+            common: Common::default(),
+            attempt_gap: Duration::from_secs(1),
+            honour_hints: true,
+        }
+    }
+}
+
+/// One of the keys of a server.
+pub enum ServerKey {
+    /// All clients share it.
+    Psk(Psk),
+    /// The server's own key and the clients that may use it, each with an optional shared key.
+    Static {
+        /// The server's own.
+        own: StaticSecret,
+        /// Who may connect.
+        clients: HashMap<PublicKey, Option<Psk>>,
+    },
+}
+
+/// The settings of a server.
+pub struct ServerConfig {
+    /// With what clients prove themselves; at least one.
+    pub keys: Vec<ServerKey>,
+    /// The rest.
+    pub common: Common,
+    /// Most sessions at once.
+    pub sessions: usize,
+    /// A session that heard nothing for this long is over.
+    pub session_timeout: Duration,
+    /// Handshakes per second at most.
+    pub handshakes_per_s: u32,
+    /// New INITs per second above which a client must prove its address.
+    pub load_threshold: u32,
+    /// INITs per second from one source address while under load.
+    pub source_rate: u32,
+    /// How many of them at once.
+    pub source_burst: u32,
+}
+
+impl ServerConfig {
+    /// A server with these keys and the defaults.
+    pub fn new(keys: Vec<ServerKey>) -> Self {
+        ServerConfig {
+            keys,
+            common: Common::default(),
+            sessions: 4_096,
+            session_timeout: Duration::from_secs(180),
+            handshakes_per_s: 1_000,
+            load_threshold: 200,
+            source_rate: 100,
+            source_burst: 50,
+        }
+    }
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! From a received datagram to what has to be done with it, without the control side.
+
+use super::drop::{DropCounters, DropReason};
+use super::fragment::{KIND_FRAGMENT, KIND_WHOLE};
+use super::replay::Freshness;
+use super::route::Route;
+use super::session::{Inner, Session};
+use super::time::Time;
+use super::wire::{FLOW_ALL, Header, Kind};
+use parking_lot::RwLock;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// All sessions of an endpoint by the index that we chose for them, and the drop counters.
+///
+/// Receivers read, the control side writes when a session begins or ends.
+#[derive(Default)]
+pub struct DataPlane {
+    sessions: RwLock<HashMap<u32, Arc<Session>, BuildHasherDefault<IndexHasher>>>,
+    generation: AtomicU64,
+    /// Why datagrams were dropped.
+    pub drops: DropCounters,
+    /// Packets whose source is no path's active address, so that no path can be credited.
+    pub unattributed: AtomicU64,
+}
+
+/// The session of the previous packet: most batches need the table once. One for each receiver.
+#[derive(Default)]
+pub struct LastSession {
+    generation: u64,
+    session: Option<Arc<Session>>,
+}
+
+/// What a received datagram turned out to be.
+pub enum Received<'a> {
+    /// The application's datagram.
+    Data {
+        /// Under which session. If it is not confirmed yet, the control side has to promote it
+        /// before the datagram is delivered.
+        session: &'a Arc<Session>,
+        /// Which application.
+        flow: u16,
+        /// On which path slot it came, if its source is one's active address.
+        path: Option<u8>,
+        /// The datagram.
+        payload: Payload<'a>,
+    },
+    /// Frames for the control side.
+    Control {
+        /// Under which session; it may have to be promoted.
+        session: &'a Arc<Session>,
+        /// The frames, not parsed yet.
+        inner: &'a [u8],
+        /// Length of the whole packet, for the credit of an address that is not validated.
+        len: usize,
+    },
+    /// A handshake message, or a CTRL of an unknown session: for the control side, which drops or
+    /// answers it.
+    Stranger(Kind, &'a [u8]),
+    /// A piece of a datagram was put aside.
+    Stored,
+    /// Of no use; already counted.
+    Dropped(DropReason),
+}
+
+/// A received datagram: in the receive buffer, or rejoined from pieces.
+pub enum Payload<'a> {
+    /// Decrypted where it was received.
+    InPlace(&'a [u8]),
+    /// Put together from pieces.
+    Rejoined(Vec<u8>),
+}
+
+impl Payload<'_> {
+    /// The datagram's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Payload::InPlace(bytes) => bytes,
+            Payload::Rejoined(bytes) => bytes,
+        }
+    }
+}
+
+impl DataPlane {
+    /// Takes a session into the table; `false` if its index is taken.
+    pub fn insert(&self, session: Arc<Session>) -> bool {
+        let mut table = self.sessions.write();
+        match table.entry(session.local_index()) {
+            std::collections::hash_map::Entry::Occupied(_) => false,
+            std::collections::hash_map::Entry::Vacant(room) => {
+                room.insert(session);
+                true
+            }
+        }
+    }
+
+    /// Takes the session out of the table, and out of every receiver's memory.
+    pub fn remove(&self, index: u32) {
+        self.sessions.write().remove(&index);
+        self.generation.fetch_add(1, Relaxed);
+    }
+
+    /// Whether a session has this index.
+    pub fn contains(&self, index: u32) -> bool {
+        self.sessions.read().contains_key(&index)
+    }
+
+    /// The session with this index.
+    pub fn session(&self, index: u32) -> Option<Arc<Session>> {
+        self.sessions.read().get(&index).cloned()
+    }
+
+    /// How many sessions there are: current, previous and pending.
+    pub fn len(&self) -> usize {
+        self.sessions.read().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes one datagram as far as it goes without the control side: to the application's bytes,
+    /// to the frames of a CTRL, or to a counter. Decrypts in place.
+    pub fn receive<'a>(
+        &self,
+        now: Time,
+        route: &Route,
+        datagram: &'a mut [u8],
+        last: &'a mut LastSession,
+    ) -> Received<'a> {
+        match self.open(now, route, datagram, last) {
+            Ok(received) => received,
+            Err(reason) => Received::Dropped(self.drops.count(reason)),
+        }
+    }
+
+    fn open<'a>(
+        &self,
+        now: Time,
+        route: &Route,
+        datagram: &'a mut [u8],
+        last: &'a mut LastSession,
+    ) -> Result<Received<'a>, DropReason> {
+        let kind = Kind::of(datagram)?;
+        if !matches!(kind, Kind::Ctrl | Kind::Data | Kind::DataClear) {
+            return Ok(Received::Stranger(kind, datagram));
+        }
+        let header = Header::decode(kind, datagram).ok_or(DropReason::BadLength)?;
+        let Some(session) = self.find(header.index, last) else {
+            return match kind {
+                Kind::Ctrl => Ok(Received::Stranger(kind, datagram)),
+                _ => Err(DropReason::UnknownIndex),
+            };
+        };
+        let path = session.routes.slot(route);
+        let len = datagram.len();
+        let inner = match session.open(now, &header, datagram) {
+            Ok(inner) => inner,
+            Err(DropReason::Duplicate) => {
+                match path {
+                    Some(slot) => session.path(slot).on_duplicate(len),
+                    None => self.on_unattributed(),
+                }
+                return Err(DropReason::Duplicate);
+            }
+            Err(reason) => return Err(reason),
+        };
+        match path {
+            Some(slot) => session.path(slot).on_received(len, now.as_micros()),
+            None => self.on_unattributed(),
+        }
+        let earn = || path.map(|slot| session.path(slot).on_data(len));
+        match inner {
+            Inner::Ctrl(inner) => Ok(Received::Control { session, inner, len }),
+            Inner::Data { flow: FLOW_ALL, .. } => Err(DropReason::Malformed),
+            Inner::Data { flow, kind: KIND_WHOLE, body } => {
+                earn();
+                session.on_data(now);
+                Ok(Received::Data { session, flow, path, payload: Payload::InPlace(body) })
+            }
+            Inner::Data { flow, kind: KIND_FRAGMENT, body } => {
+                session.on_data(now);
+                let done = rejoin(session, now, flow, header.pn, body)?;
+                earn();
+                let Some(done) = done else {
+                    return Ok(Received::Stored);
+                };
+                Ok(Received::Data { session, flow, path, payload: Payload::Rejoined(done) })
+            }
+            Inner::Data { .. } => Err(DropReason::UnknownKind),
+        }
+    }
+
+    fn on_unattributed(&self) {
+        self.unattributed.fetch_add(1, Relaxed);
+    }
+
+    fn find<'a>(&self, index: u32, last: &'a mut LastSession) -> Option<&'a Arc<Session>> {
+        let generation = self.generation.load(Relaxed);
+        let known = last.generation == generation
+            && last.session.as_ref().is_some_and(|s| s.local_index() == index);
+        if !known {
+            last.session = self.sessions.read().get(&index).cloned();
+            last.generation = generation;
+        }
+        last.session.as_ref()
+    }
+}
+
+/// Adds a piece; the datagram it completed, unless a copy of it has been delivered already.
+fn rejoin(
+    session: &Session,
+    now: Time,
+    flow: u16,
+    pn: u64,
+    body: &[u8],
+) -> Result<Option<Vec<u8>>, DropReason> {
+    let whole = body.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
+    // The number of the whole is taken before those of its pieces.
+    if whole.is_none_or(|whole| whole >= pn) {
+        return Err(DropReason::Malformed);
+    }
+    if whole.is_some_and(|whole| !session.is_new(whole)) {
+        return Err(DropReason::Duplicate);
+    }
+    let Some(done) = session.rejoin.lock().add(now, flow, body)? else {
+        return Ok(None);
+    };
+    match session.accept(now, done.whole) {
+        Freshness::New => Ok(Some(done.bytes)),
+        Freshness::Seen => Err(DropReason::Duplicate),
+        Freshness::TooOld => Err(DropReason::TooOld),
+    }
+}
+
+/// Session indices are random numbers that we chose ourselves: they are their own hash.
+#[derive(Default)]
+struct IndexHasher(u64);
+
+impl Hasher for IndexHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u32(&mut self, n: u32) {
+        // The table takes its bucket from the low bits and its tag from the high ones.
+        self.0 = u64::from(n) | (u64::from(n) << 32);
+    }
+}

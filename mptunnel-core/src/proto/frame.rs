@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The frames inside a CTRL packet: `type u8, len u8, body`, zero-padded.
+
+use super::codec::{Reader, Writer};
+use super::drop::DropReason;
+use super::wire::{CTRL_INNER_MIN, MAX_PATHS};
+use std::mem::discriminant;
+
+/// PING flag: send no DATA on this path while another one that is not a backup is heard.
+pub const PING_BACKUP: u8 = 1;
+
+/// One frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Frame {
+    /// "Are you there, on this path?"
+    Ping(Ping),
+    /// The answer to a PING.
+    Pong(Pong),
+    /// "Prove that you receive at this address."
+    Challenge {
+        /// Path slot, below 32.
+        path: u8,
+        /// What RESPONSE must echo.
+        nonce: [u8; 8],
+    },
+    /// The answer to a CHALLENGE.
+    Response {
+        /// Path slot, below 32.
+        path: u8,
+        /// The bytes of the CHALLENGE.
+        nonce: [u8; 8],
+    },
+    /// The end of a flow or of the session.
+    Close {
+        /// Why: one of the `CLOSE_*` codes.
+        code: u16,
+        /// Which flow; 0xffff is the session.
+        flow: u16,
+    },
+    /// The server asks the client to rekey.
+    RekeyRequest,
+}
+
+/// CLOSE: finished, final.
+pub const CLOSE_FINISHED: u16 = 0;
+/// CLOSE: going away, may come back.
+pub const CLOSE_GOING_AWAY: u16 = 1;
+/// CLOSE: the flow was refused because a limit is reached.
+pub const CLOSE_LIMIT: u16 = 2;
+
+/// The body of PING.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ping {
+    /// Path slot, below 32.
+    pub path: u8,
+    /// [`PING_BACKUP`] or zero.
+    pub flags: u8,
+    /// Time until the sender's next PING on this path, in units of 10 ms; 0 = the active interval.
+    pub next_10ms: u16,
+    /// Per path and direction, from 1.
+    pub seq: u32,
+    /// The sender's clock, in microseconds.
+    pub t_tx: u64,
+    /// Packets sent on this path in this session before this one.
+    pub tx_pkts: u64,
+    /// Bytes of those packets.
+    pub tx_bytes: u64,
+}
+
+/// The body of PONG.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Pong {
+    /// Path slot, below 32.
+    pub path: u8,
+    /// The PING's number.
+    pub seq: u32,
+    /// The PING's time.
+    pub t_tx: u64,
+    /// Microseconds between receiving the PING and sending this.
+    pub hold_us: u32,
+    /// Packets received on this path in this session before that PING, duplicates included.
+    pub rx_pkts: u64,
+    /// Bytes of those packets.
+    pub rx_bytes: u64,
+}
+
+/// The frames of one CTRL packet under construction, padded to the smallest inner.
+#[derive(Default)]
+pub struct FrameList {
+    bytes: Vec<u8>,
+}
+
+impl FrameList {
+    /// An empty list.
+    pub fn new() -> Self {
+        FrameList { bytes: Vec::with_capacity(128) }
+    }
+
+    /// Appends `frame`.
+    pub fn push(mut self, frame: Frame) -> Self {
+        match frame {
+            Frame::Ping(p) => self.put(
+                0x01,
+                &Writer::<32>::new()
+                    .put(&[p.path, p.flags])
+                    .put(&p.next_10ms.to_le_bytes())
+                    .put(&p.seq.to_le_bytes())
+                    .put(&p.t_tx.to_le_bytes())
+                    .put(&p.tx_pkts.to_le_bytes())
+                    .put(&p.tx_bytes.to_le_bytes())
+                    .done(),
+            ),
+            Frame::Pong(p) => self.put(
+                0x02,
+                &Writer::<40>::new()
+                    .put(&[p.path, 0, 0, 0])
+                    .put(&p.seq.to_le_bytes())
+                    .put(&p.t_tx.to_le_bytes())
+                    .put(&p.hold_us.to_le_bytes())
+                    .zeros(4)
+                    .put(&p.rx_pkts.to_le_bytes())
+                    .put(&p.rx_bytes.to_le_bytes())
+                    .done(),
+            ),
+            Frame::Challenge { path, nonce } => {
+                self.put(0x03, &Writer::<12>::new().put(&[path, 0, 0, 0]).put(&nonce).done())
+            }
+            Frame::Response { path, nonce } => {
+                self.put(0x04, &Writer::<12>::new().put(&[path, 0, 0, 0]).put(&nonce).done())
+            }
+            Frame::Close { code, flow } => self.put(
+                0x05,
+                &Writer::<4>::new().put(&code.to_le_bytes()).put(&flow.to_le_bytes()).done(),
+            ),
+            Frame::RekeyRequest => self.put(0x06, &[]),
+        }
+        self
+    }
+
+    fn put<const N: usize>(&mut self, code: u8, body: &[u8; N]) {
+        // Every body is a fixed array of at most 40 bytes.
+        self.bytes.extend([code, u8::try_from(N).unwrap_or(u8::MAX)]);
+        self.bytes.extend(body);
+    }
+
+    /// The inner of the CTRL packet.
+    pub fn finish(mut self) -> Vec<u8> {
+        if self.bytes.len() < CTRL_INNER_MIN {
+            self.bytes.resize(CTRL_INNER_MIN, 0);
+        }
+        self.bytes
+    }
+}
+
+/// Reads all frames of an inner, unknown ones passed over. A frame that overruns the inner, one with
+/// an impossible path, or a second one of a kind that speaks for a path makes the whole packet malformed: nothing of it is used.
+pub fn parse(inner: &[u8]) -> Result<Vec<Frame>, DropReason> {
+    let mut frames = Vec::new();
+    let mut r = Reader(inner);
+    while let Some(code) = r.u8() {
+        if code == 0 {
+            break;
+        }
+        let len = r.u8().ok_or(DropReason::Malformed)?;
+        let body = r.take(usize::from(len)).ok_or(DropReason::Malformed)?;
+        if matches!(code, 0x01..=0x06) {
+            let frame = parse_body(code, body).ok_or(DropReason::Malformed)?;
+            // One packet speaks for one path: many PINGs in one would earn many paths' credit.
+            if code <= 0x04 && frames.iter().any(|f| discriminant(f) == discriminant(&frame)) {
+                return Err(DropReason::Malformed);
+            }
+            frames.push(frame);
+        }
+    }
+    Ok(frames)
+}
+
+fn parse_body(code: u8, body: &[u8]) -> Option<Frame> {
+    let mut r = Reader(body);
+    match (code, body.len()) {
+        (0x01, 32) => Some(Frame::Ping(Ping {
+            path: path(r.u8()?)?,
+            flags: r.u8()?,
+            next_10ms: r.u16()?,
+            seq: r.u32()?,
+            t_tx: r.u64()?,
+            tx_pkts: r.u64()?,
+            tx_bytes: r.u64()?,
+        })),
+        (0x02, 40) => {
+            let path = path(r.u8()?)?;
+            r.skip(3)?;
+            let (seq, t_tx, hold_us) = (r.u32()?, r.u64()?, r.u32()?);
+            r.skip(4)?;
+            Some(Frame::Pong(Pong {
+                path,
+                seq,
+                t_tx,
+                hold_us,
+                rx_pkts: r.u64()?,
+                rx_bytes: r.u64()?,
+            }))
+        }
+        (0x03 | 0x04, 12) => {
+            let path = path(r.u8()?)?;
+            r.skip(3)?;
+            let nonce = r.array()?;
+            Some(if code == 0x03 {
+                Frame::Challenge { path, nonce }
+            } else {
+                Frame::Response { path, nonce }
+            })
+        }
+        (0x05, 4) => Some(Frame::Close { code: r.u16()?, flow: r.u16()? }),
+        (0x06, 0) => Some(Frame::RekeyRequest),
+        _ => None,
+    }
+}
+
+fn path(id: u8) -> Option<u8> {
+    (usize::from(id) < MAX_PATHS).then_some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Frame; 6] = [
+        Frame::Ping(Ping {
+            path: 31,
+            flags: PING_BACKUP,
+            next_10ms: 25,
+            seq: 7,
+            t_tx: 1,
+            tx_pkts: 2,
+            tx_bytes: 3,
+        }),
+        Frame::Pong(Pong { path: 0, seq: 7, t_tx: 1, hold_us: 9, rx_pkts: 2, rx_bytes: 3 }),
+        Frame::Challenge { path: 3, nonce: [1; 8] },
+        Frame::Response { path: 3, nonce: [2; 8] },
+        Frame::Close { code: CLOSE_LIMIT, flow: FLOW },
+        Frame::RekeyRequest,
+    ];
+    const FLOW: u16 = 513;
+
+    #[test]
+    fn every_frame_survives_the_wire() {
+        let inner = ALL.iter().fold(FrameList::new(), |list, frame| list.push(*frame)).finish();
+
+        assert_eq!(parse(&inner).unwrap(), ALL);
+    }
+
+    #[test]
+    fn a_lone_frame_is_padded_to_the_smallest_inner() {
+        assert_eq!(FrameList::new().push(Frame::RekeyRequest).finish().len(), CTRL_INNER_MIN);
+    }
+
+    #[test]
+    fn unknown_frames_are_passed_over_by_their_length() {
+        let mut inner = vec![0x17, 3, 9, 9, 9];
+        inner.extend(FrameList::new().push(ALL[4]).finish());
+
+        assert_eq!(parse(&inner).unwrap(), [ALL[4]]);
+    }
+
+    #[test]
+    fn a_frame_that_overruns_or_repeats_or_names_an_impossible_path_spoils_the_packet() {
+        let good = FrameList::new().push(ALL[2]).finish();
+        let mut far = good.clone();
+        far[2] = 32;
+        let mut long = good.clone();
+        long[1] = 63;
+        let mut odd = good.clone();
+        odd[1] = 11;
+
+        let twice = FrameList::new().push(ALL[2]).push(ALL[2]).finish();
+
+        for bad in [far, long, odd, twice, vec![0x05]] {
+            assert_eq!(parse(&bad), Err(DropReason::Malformed), "{bad:02x?}");
+        }
+    }
+}

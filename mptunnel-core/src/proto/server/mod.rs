@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The server's state machine: many clients behind one or more sockets.
+//!
+//! - `handle_*` tells it what the network or the clock did; [`promote`](Server::promote) that the
+//!   first packet under new keys has opened.
+//! - `dismiss`, `close_flow`, `close` tell it what the application wants.
+//! - `poll_*` asks what to do next. After any of the above, poll each until it is empty:
+//!   [`poll_transmit`](Server::poll_transmit), [`poll_event`](Server::poll_event), and
+//!   [`poll_timeout`](Server::poll_timeout) last.
+//!
+//! `now` never decreases from one call to the next. DATA does not pass through here: receivers use
+//! the [`DataPlane`], senders the [`ViewCell`] of the peer.
+//!
+//! ```text
+//!   INIT ──► pending ──── first packet under its keys ────► current ──► previous (30 s) ──► gone
+//!              │ 20 s                                          │ nothing heard for 180 s
+//!              └──► gone                                       └──► peer gone
+//! ```
+
+mod cache;
+mod control;
+mod handshake;
+mod load;
+mod peer;
+mod slots;
+mod timers;
+
+use super::budget::MemoryBudget;
+use super::config::{ServerConfig, ServerKey};
+use super::crypto::{KeySet, PublicKey};
+use super::dataplane::DataPlane;
+use super::entropy::{Entropy, random_u64};
+use super::event::{PeerGoneReason, PeerId, ServerEvent, Transmit};
+use super::frame::{CLOSE_FINISHED, CLOSE_GOING_AWAY, Frame, FrameList};
+use super::limit::{CLOSES_PER_S, PerSecond};
+use super::session::Session;
+use super::time::Time;
+use super::view::ViewCell;
+use super::wire::FLOW_ALL;
+use cache::RespCache;
+use load::Load;
+pub use peer::Peer;
+pub use slots::Slot;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+/// The server's side of all its tunnels.
+pub struct Server {
+    config: ServerConfig,
+    key_sets: Vec<KeySet>,
+    boot_id: u64,
+    entropy: Box<dyn Entropy>,
+    plane: Arc<DataPlane>,
+    budget: Arc<MemoryBudget>,
+    /// Memory for unfinished datagrams.
+    pieces: Arc<MemoryBudget>,
+
+    cache: RespCache,
+    load: Load,
+    pending: HashMap<u32, Pending>,
+    peers: HashMap<PeerId, Peer>,
+    by_key: HashMap<PeerKey, PeerId>,
+    next_peer: u64,
+    deadlines: BTreeSet<(Time, PeerId)>,
+    unknown_keys: PerSecond,
+    refusals: PerSecond,
+    closing: bool,
+
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<ServerEvent>,
+}
+
+/// Who a peer is: what stays the same when it restarts.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum PeerKey {
+    /// The shared key's id and the id that the client gave itself.
+    Psk([u8; 8], [u8; 16]),
+    /// The client's public key.
+    Static(PublicKey),
+}
+
+/// A session of which no packet has been seen yet. A replayed INIT never gets further.
+struct Pending {
+    session: Arc<Session>,
+    peer: PeerKey,
+    boot: u64,
+}
+
+impl Server {
+    /// A server without peers. It shares `plane` with the receivers.
+    pub fn new(config: ServerConfig, plane: Arc<DataPlane>, mut entropy: Box<dyn Entropy>) -> Self {
+        let key_sets = config
+            .keys
+            .iter()
+            .map(|key| match key {
+                ServerKey::Psk(psk) => KeySet::for_psk(psk),
+                ServerKey::Static { own, .. } => KeySet::for_server(own),
+            })
+            .collect();
+        let boot_id = random_u64(&mut *entropy);
+        let budget = Arc::new(MemoryBudget::new(config.common.window_memory));
+        Server {
+            load: Load::new(&config),
+            config,
+            key_sets,
+            boot_id,
+            entropy,
+            plane,
+            budget,
+            pieces: Arc::new(MemoryBudget::new(MemoryBudget::DEFAULT)),
+            cache: RespCache::default(),
+            pending: HashMap::new(),
+            peers: HashMap::new(),
+            by_key: HashMap::new(),
+            next_peer: 1,
+            deadlines: BTreeSet::new(),
+            unknown_keys: PerSecond::default(),
+            refusals: PerSecond::default(),
+            closing: false,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The ids of the keys that clients may use. Not secret.
+    pub fn key_ids(&self) -> Vec<[u8; 8]> {
+        self.key_sets.iter().map(|set| set.key_id).collect()
+    }
+
+    /// One peer.
+    pub fn peer(&self, id: PeerId) -> Option<&Peer> {
+        self.peers.get(&id)
+    }
+
+    /// All peers, in no order.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
+    /// What senders to this peer use.
+    pub fn view(&self, id: PeerId) -> Option<Arc<ViewCell>> {
+        self.peers.get(&id).map(|peer| peer.view.clone())
+    }
+
+    /// Sessions that wait for their first packet.
+    pub fn pending_len(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The next packet to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next piece of news.
+    pub fn poll_event(&mut self) -> Option<ServerEvent> {
+        self.events.pop_front()
+    }
+
+    /// Tells all clients that this server goes away and may come back; from now on new clients are
+    /// refused. May be called again, to say it again.
+    pub fn close(&mut self, now: Time) {
+        self.closing = true;
+        let mut ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.send_close(now, id, CLOSE_GOING_AWAY, FLOW_ALL);
+        }
+    }
+
+    /// Ends the session of one client, for good.
+    pub fn dismiss(&mut self, now: Time, id: PeerId) {
+        self.send_close(now, id, CLOSE_FINISHED, FLOW_ALL);
+        // Keys that the client is about to use would bring it back.
+        if let Some(peer) = self.peers.get(&id) {
+            let (key, boot) = (peer.key, peer.boot);
+            let mut unused = Vec::new();
+            for (index, pending) in &self.pending {
+                if pending.peer == key && pending.boot == boot {
+                    unused.push(*index);
+                }
+            }
+            for index in unused {
+                self.forget_pending(index);
+            }
+        }
+        self.remove_peer(id, PeerGoneReason::Dismissed);
+    }
+
+    /// Tells a client that one of its flows has ended, with one of the `CLOSE_*` codes; unless it
+    /// was told of twenty this second.
+    pub fn close_flow(&mut self, now: Time, id: PeerId, flow: u16, code: u16) {
+        self.send_close(now, id, code, flow);
+    }
+
+    fn send_close(&mut self, now: Time, id: PeerId, code: u16, flow: u16) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if flow == FLOW_ALL || peer.flows_closed.take(now, CLOSES_PER_S) {
+            let frames = FrameList::new().push(Frame::Close { code, flow });
+            peer.send_everywhere(now, frames, &mut self.transmits);
+        }
+    }
+
+    fn remove_peer(&mut self, id: PeerId, why: PeerGoneReason) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        self.by_key.remove(&peer.key);
+        self.deadlines.remove(&(peer.deadline, id));
+        for session in peer.sessions() {
+            self.plane.remove(session.local_index());
+        }
+        peer.view.set(None);
+        self.tell(ServerEvent::PeerGone(id, why));
+    }
+
+    fn tell(&mut self, event: ServerEvent) {
+        log::debug!(target: "mptunnel::server", "{event:?}");
+        self.events.push_back(event);
+    }
+
+    /// Puts the peer where it belongs in the queue of deadlines.
+    fn reschedule(&mut self, id: PeerId) {
+        let timeout = self.config.session_timeout;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let due = peer.next_deadline(timeout);
+        if due != peer.deadline {
+            self.deadlines.remove(&(peer.deadline, id));
+            self.deadlines.insert((due, id));
+            peer.deadline = due;
+        }
+    }
+}

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! One client as the server sees it: its sessions, its paths, what senders may use.
+
+use super::super::event::{PeerId, Transmit};
+use super::super::frame::{Frame, FrameList};
+use super::super::limit::PerSecond;
+use super::super::num::widen;
+use super::super::probe::{Intervals, Mood, is_busy};
+use super::super::route::{PathCounts, Route};
+use super::super::sched::{Candidate as Choice, Policy};
+use super::super::session::Session;
+use super::super::time::Time;
+use super::super::view::{SendView, Target, ViewCell};
+use super::PeerKey;
+use super::slots::{SAFE_PACKET, Slot};
+use crate::proto::entropy::Entropy;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A session that only receives any more.
+pub(super) const PREVIOUS_KEPT: Duration = Duration::from_secs(30);
+/// Boots of a peer that are remembered after they were replaced.
+const BOOTS: usize = 4;
+/// Two clients under one name take turns this often in [`CONFLICT_WITHIN`] before it is called so.
+const CONFLICT_AFTER: usize = 3;
+/// See [`CONFLICT_AFTER`]; also how long the newcomer is refused.
+const CONFLICT_WITHIN: Duration = Duration::from_secs(30);
+
+/// A client with at least one confirmed session.
+pub struct Peer {
+    /// Its public name.
+    pub id: PeerId,
+    pub(super) key: PeerKey,
+    pub(super) boot: u64,
+    /// How often the client was restarted.
+    pub epoch: u32,
+    replaced_boots: VecDeque<u64>,
+    turns: VecDeque<Time>,
+    /// The session to send under.
+    pub current: Arc<Session>,
+    previous: VecDeque<Previous>,
+    /// Boxed, as a node of the tree has room for eleven and is half empty.
+    pub(super) slots: BTreeMap<u8, Box<Slot>>,
+    pub(super) view: Arc<ViewCell>,
+    pub(super) deadline: Time,
+    /// It said goodbye: nothing is sent any more, and late datagrams are delivered until then.
+    pub(super) leaves_at: Option<Time>,
+    pub(super) flows_closed: PerSecond,
+    pub(super) closes_heard: PerSecond,
+    pub(super) intervals: Intervals,
+    policy: Policy,
+}
+
+struct Previous {
+    session: Arc<Session>,
+    until: Time,
+    boot: u64,
+}
+
+impl Peer {
+    pub(super) fn new(
+        now: Time,
+        id: PeerId,
+        key: PeerKey,
+        boot: u64,
+        current: Arc<Session>,
+        intervals: Intervals,
+        policy: Policy,
+    ) -> Self {
+        Peer {
+            id,
+            key,
+            boot,
+            epoch: 0,
+            replaced_boots: VecDeque::new(),
+            turns: VecDeque::new(),
+            current,
+            previous: VecDeque::new(),
+            slots: BTreeMap::new(),
+            view: Arc::new(ViewCell::default()),
+            deadline: now,
+            leaves_at: None,
+            flows_closed: PerSecond::default(),
+            closes_heard: PerSecond::default(),
+            intervals,
+            policy,
+        }
+    }
+
+    /// The path slots that were ever heard, in the order of their numbers.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.values().map(Box::as_ref)
+    }
+
+    /// All sessions, the current one first.
+    pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
+        std::iter::once(&self.current).chain(self.previous.iter().map(|p| &p.session))
+    }
+
+    /// What was sent and received in a slot, over all sessions of this boot.
+    pub fn slot_counts(&self, slot: &Slot) -> PathCounts {
+        self.sessions().fold(slot.total, |mut sum, session| {
+            sum += session.path(slot.id).counts();
+            sum
+        })
+    }
+
+    /// New keys of the same boot, or of a new one (`restarted`), take over. Returns sessions that
+    /// have to leave the table.
+    pub(super) fn take_over(
+        &mut self,
+        now: Time,
+        session: Arc<Session>,
+        boot: u64,
+        keep: usize,
+    ) -> Vec<Arc<Session>> {
+        let old = std::mem::replace(&mut self.current, session);
+        self.leaves_at = None;
+        if self.boot == boot {
+            self.current.on_data(old.last_data());
+            for slot in self.slots.values_mut() {
+                slot.probe.quicken(now);
+            }
+        } else {
+            self.epoch = self.epoch.saturating_add(1);
+            // Addresses and PING numbers of another process mean nothing.
+            self.slots.clear();
+            old.supersede();
+            for previous in &self.previous {
+                previous.session.supersede();
+            }
+            self.note_turn(now, boot);
+        }
+        let previous = Previous { session: old, until: now + PREVIOUS_KEPT, boot: self.boot };
+        self.boot = boot;
+        self.keep_previous(previous, keep)
+    }
+
+    /// A session that is older than the one in use is confirmed: it only receives. Returns sessions
+    /// that have to leave the table.
+    pub(super) fn keep_late(
+        &mut self,
+        now: Time,
+        session: Arc<Session>,
+        boot: u64,
+        keep: usize,
+    ) -> Vec<Arc<Session>> {
+        if boot != self.boot {
+            session.supersede();
+        }
+        self.keep_previous(Previous { session, until: now + PREVIOUS_KEPT, boot }, keep)
+    }
+
+    fn keep_previous(&mut self, previous: Previous, keep: usize) -> Vec<Arc<Session>> {
+        self.previous.push_back(previous);
+        let surplus = self.previous.len().saturating_sub(keep);
+        let gone: Vec<_> = self.previous.drain(..surplus).map(|p| p.session).collect();
+        self.keep_counts(&gone);
+        gone
+    }
+
+    fn keep_counts(&mut self, gone: &[Arc<Session>]) {
+        for session in gone {
+            for slot in self.slots.values_mut() {
+                slot.total += session.path(slot.id).counts();
+            }
+        }
+    }
+
+    /// Takes out sessions whose time is over.
+    pub(super) fn expire_previous(&mut self, now: Time) -> Vec<Arc<Session>> {
+        let over = self.previous.iter().take_while(|p| p.until <= now).count();
+        let gone: Vec<_> = self.previous.drain(..over).map(|p| p.session).collect();
+        self.keep_counts(&gone);
+        gone
+    }
+
+    /// Whether a session belongs to the boot that is in use.
+    pub(super) fn is_of_this_boot(&self, session: &Session) -> bool {
+        session.local_index() == self.current.local_index()
+            || self
+                .previous
+                .iter()
+                .any(|p| p.boot == self.boot && p.session.local_index() == session.local_index())
+    }
+
+    fn note_turn(&mut self, now: Time, new_boot: u64) {
+        let came_back = self.replaced_boots.contains(&new_boot);
+        self.replaced_boots.retain(|boot| *boot != self.boot && *boot != new_boot);
+        self.replaced_boots.push_back(self.boot);
+        if self.replaced_boots.len() > BOOTS {
+            self.replaced_boots.pop_front();
+        }
+        if came_back {
+            self.turns.push_back(now);
+            if self.turns.len() > CONFLICT_AFTER.saturating_add(1) {
+                self.turns.pop_front();
+            }
+        }
+    }
+
+    /// Whether `boot` takes turns with the one in use: two clients have the same name.
+    pub(super) fn conflicts(&self, now: Time, boot: u64) -> bool {
+        let lately = self.turns.iter().filter(|at| now.since(**at) < CONFLICT_WITHIN).count();
+        lately > CONFLICT_AFTER && boot != self.boot && self.replaced_boots.contains(&boot)
+    }
+
+    pub(super) fn validated_slots(&self) -> Vec<u8> {
+        self.slots.values().filter(|s| s.active.is_some()).map(|s| s.id).collect()
+    }
+
+    /// Seals one CTRL for the proven address of a slot; its number.
+    pub(super) fn send(
+        &mut self,
+        now: Time,
+        slot: u8,
+        frames: FrameList,
+        out: &mut VecDeque<Transmit>,
+    ) -> Option<u64> {
+        if self.leaves_at.is_some() {
+            return None;
+        }
+        let route = self.slots.get(&slot)?.active?;
+        let (pn, bytes) = self.current.seal_ctrl(now, frames.finish()).ok()?;
+        self.current.path(slot).on_sent(1, widen(bytes.len()));
+        out.push_back(Transmit { route, bytes });
+        Some(pn)
+    }
+
+    /// Seals one CTRL for all proven addresses: the client acts on one of the copies.
+    pub(super) fn send_everywhere(
+        &mut self,
+        now: Time,
+        frames: FrameList,
+        out: &mut VecDeque<Transmit>,
+    ) {
+        if self.leaves_at.is_some() {
+            return;
+        }
+        let Ok((_, bytes)) = self.current.seal_ctrl(now, frames.finish()) else { return };
+        for slot in self.slots.values() {
+            if let Some(route) = slot.active {
+                self.current.path(slot.id).on_sent(1, widen(bytes.len()));
+                out.push_back(Transmit { route, bytes: bytes.clone() });
+            }
+        }
+    }
+
+    /// Seals one CTRL for the unproven address of a slot, as far as its credit goes.
+    pub(super) fn send_to_candidate(
+        &mut self,
+        now: Time,
+        slot: u8,
+        frames: FrameList,
+        out: &mut VecDeque<Transmit>,
+    ) {
+        let Some(candidate) = self.slots.get(&slot).and_then(|s| s.candidate.as_ref()) else {
+            return;
+        };
+        let target = Target {
+            slot,
+            route: candidate.route,
+            max_packet: SAFE_PACKET,
+            credit: Some(candidate.credit.clone()),
+        };
+        let Ok((_, bytes)) = self.current.seal_ctrl(now, frames.finish()) else { return };
+        if target.may_send(&self.current, bytes.len()) {
+            self.current.path(slot).on_sent(1, widen(bytes.len()));
+            out.push_back(Transmit { route: target.route, bytes });
+        }
+    }
+
+    /// Sends a PING on every proven path that is due.
+    pub(super) fn send_due_pings(
+        &mut self,
+        now: Time,
+        entropy: &mut dyn Entropy,
+        out: &mut VecDeque<Transmit>,
+    ) {
+        for id in self.validated_slots() {
+            let due = self.slots.get(&id).is_some_and(|s| !s.lingered && s.probe.is_due(now));
+            if due {
+                let frames = FrameList::new();
+                self.send_ping(now, id, frames, entropy, out);
+            }
+        }
+    }
+
+    /// Appends a PING to `frames` and sends them on a proven path.
+    pub(super) fn send_ping(
+        &mut self,
+        now: Time,
+        id: u8,
+        frames: FrameList,
+        entropy: &mut dyn Entropy,
+        out: &mut VecDeque<Transmit>,
+    ) {
+        let counts = self.current.path(id).counts();
+        let mood = Mood {
+            session: self.current.local_index(),
+            busy: is_busy(now, self.current.last_data()),
+            heard_on_path: self.current.path(id).heard_us() > 0,
+            intervals: self.intervals,
+        };
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let ping = slot.probe.next_ping(now, id, false, mood, counts, entropy);
+        let pn = self.send(now, id, frames.push(Frame::Ping(ping)), out);
+        if let (Some(pn), Some(slot)) = (pn, self.slots.get_mut(&id)) {
+            slot.probe.sent_in(pn);
+        }
+    }
+
+    /// Publishes what senders may use, and what receivers attribute to which path.
+    pub(super) fn publish(&self) {
+        let routes = || {
+            let active = self.slots.values().filter_map(|s| Some((s.id, s.active.as_ref()?)));
+            let candidate =
+                self.slots.values().filter_map(|s| Some((s.id, &s.candidate.as_ref()?.route)));
+            active.chain(candidate)
+        };
+        for session in self.sessions() {
+            session.routes.replace(routes());
+            for slot in self.slots.values() {
+                let is_unproven = slot.active.is_none() && slot.candidate.is_some();
+                session.path(slot.id).set_unproven(is_unproven);
+            }
+        }
+        let heard_last = self.slots.values().max_by_key(|s| (s.last_heard, s.id)).map(|s| s.id);
+        let (mut targets, mut choices) = (Vec::new(), Vec::new());
+        for slot in self.slots.values() {
+            if slot.lingered && Some(slot.id) != heard_last {
+                continue;
+            }
+            let target = match (&slot.active, &slot.candidate) {
+                (Some(route), _) => Target {
+                    slot: slot.id,
+                    route: *route,
+                    max_packet: slot.max_packet,
+                    credit: None,
+                },
+                (None, Some(c)) => Target {
+                    slot: slot.id,
+                    route: c.route,
+                    max_packet: SAFE_PACKET,
+                    credit: Some(c.credit.clone()),
+                },
+                (None, None) => continue,
+            };
+            choices.push(Choice {
+                slot: slot.id,
+                backup: slot.backup,
+                alive: slot.active.is_some() && !slot.silent,
+            });
+            targets.push(target);
+        }
+        if self.leaves_at.is_some() {
+            self.view.set(None);
+            return;
+        }
+        let chosen = self.policy.choose(&choices);
+        self.view.set(Some(SendView { session: self.current.clone(), targets, chosen }));
+    }
+
+    /// The next point in time at which something has to be done for this peer.
+    pub(super) fn next_deadline(&self, session_timeout: Duration) -> Time {
+        if let Some(leaves_at) = self.leaves_at {
+            return leaves_at;
+        }
+        let mut next = self.current.heard() + session_timeout;
+        if let Some(previous) = self.previous.front() {
+            next = next.min(previous.until);
+        }
+        self.slots.values().map(|s| s.deadline()).fold(next, Time::min)
+    }
+
+    /// The route of a slot's proven address.
+    pub fn route(&self, slot: u8) -> Option<Route> {
+        self.slots.get(&slot)?.active
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What the server does because time passes.
+
+use super::super::event::{PeerGoneReason, PeerId, ServerEvent};
+use super::super::frame::{Frame, FrameList};
+use super::super::time::Time;
+use super::Server;
+use super::slots::{LINGER, SLOT_LIFE};
+use std::time::Duration;
+
+/// A peer is looked at again after this at the earliest, whatever its deadlines say.
+const MIN_PAUSE: Duration = Duration::from_millis(1);
+
+impl Server {
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.expire_cache(now);
+        while let Some((due, id)) = self.deadlines.first().copied() {
+            if due > now {
+                break;
+            }
+            self.service(now, id);
+            self.reschedule(id);
+            self.defer(now, id);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        if !self.transmits.is_empty() || !self.events.is_empty() {
+            return Some(Time::default());
+        }
+        let peers = self.deadlines.first().map(|(due, _)| *due);
+        [peers, self.cache.deadline()].into_iter().flatten().min()
+    }
+
+    /// The application sent something to a client after a pause: find out how its paths are.
+    pub fn on_data_after_pause(&mut self, now: Time, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        for slot in peer.slots.values_mut() {
+            slot.probe.hurry(now);
+        }
+        peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);
+        self.reschedule(id);
+    }
+
+    pub(super) fn expire_cache(&mut self, now: Time) {
+        for index in self.cache.expire(now) {
+            self.forget_pending(index);
+        }
+    }
+
+    fn service(&mut self, now: Time, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            self.deadlines.retain(|(_, other)| *other != id);
+            return;
+        };
+        if peer.leaves_at.is_some_and(|at| at <= now) {
+            self.remove_peer(id, PeerGoneReason::Closed);
+            return;
+        }
+        if now.since(peer.current.heard()) >= self.config.session_timeout {
+            self.remove_peer(id, PeerGoneReason::TimedOut);
+            return;
+        }
+        for session in peer.expire_previous(now) {
+            self.plane.remove(session.local_index());
+        }
+        for session in peer.sessions() {
+            session.expire_pieces(now);
+        }
+        let mut silent = Vec::new();
+        let mut changed = false;
+        let before = peer.slots.len();
+        peer.slots.retain(|_, slot| now.since(slot.last_heard) < SLOT_LIFE);
+        changed |= peer.slots.len() != before;
+        let active = peer.intervals.active;
+        let mut challenges = Vec::new();
+        for slot in peer.slots.values_mut() {
+            changed |= slot.expire_candidate(now);
+            if slot.repeat_challenge(now) {
+                challenges.push(slot.id);
+            }
+            slot.probe.judge(now, active);
+            if !slot.silent && slot.silent_at() <= now {
+                (slot.silent, changed) = (true, true);
+                silent.push(slot.id);
+            }
+            if !slot.lingered && now.since(slot.last_heard) >= LINGER {
+                (slot.lingered, changed) = (true, true);
+            }
+        }
+        for path in challenges {
+            let nonce = peer.slots.get(&path).and_then(|s| s.candidate.as_ref()).map(|c| c.nonce);
+            if let Some(nonce) = nonce {
+                let frames = FrameList::new().push(Frame::Challenge { path, nonce });
+                peer.send_to_candidate(now, path, frames, &mut self.transmits);
+            }
+        }
+        if changed {
+            peer.publish();
+        }
+        peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);
+        for path in silent {
+            self.tell(ServerEvent::PathSilent(id, path));
+        }
+    }
+
+    /// Guards the loop over deadlines against one that does not move.
+    fn defer(&mut self, now: Time, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.deadline <= now {
+            self.deadlines.remove(&(peer.deadline, id));
+            peer.deadline = now + MIN_PAUSE;
+            self.deadlines.insert((peer.deadline, id));
+        }
+    }
+}

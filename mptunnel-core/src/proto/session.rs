@@ -1,0 +1,628 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! One session's data plane: it numbers, seals, opens and accepts packets, from any thread.
+//!
+//! Nothing in here waits for the control side. Senders share one atomic counter, receivers the
+//! window's own lock; keys and indices never change during a session's life.
+
+use super::budget::MemoryBudget;
+use super::crypto::{AeadKey, Secret, mac};
+use super::drop::DropReason;
+use super::fragment::Rejoiner;
+use super::replay::{Freshness, ReplayWindow};
+use super::route::{PathCounters, RouteIndex};
+use super::time::Time;
+use super::wire::{
+    DATA_HEAD_LEN, GUARD_LEN, HEADER_LEN, Header, Kind, MAX_PATHS, PN_LIMIT, TAG_LEN,
+};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// After this a key seals and opens nothing (PROTOCOL.md, "Timers").
+pub const REJECT_AFTER: Duration = Duration::from_secs(180);
+/// After this many packets the client rekeys.
+pub const REKEY_AFTER_PACKETS: u64 = 1 << 60;
+/// Failed openings after which a key opens nothing: the integrity limit of RFC 9001, section 6.6.
+const MAX_FORGERIES: u64 = 1 << 36;
+/// Packets older than the window that are opened per second, only to learn the skew.
+const TOO_OLD_SAMPLES_PER_S: u32 = 16;
+
+/// Why a packet could not be sealed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SealError {
+    /// The key has reached the end of its life or of its numbers.
+    Exhausted,
+    /// The output is not as long as the packet.
+    BadRoom,
+}
+
+/// The packet numbers of one direction. A number is handed out once, ever.
+pub struct PacketNumbers(AtomicU64);
+
+impl PacketNumbers {
+    /// Starts at `first`.
+    pub fn starting_at(first: u64) -> Self {
+        PacketNumbers(AtomicU64::new(first))
+    }
+
+    /// Takes the next number. At the limit it refuses and leaves the counter where it is: an
+    /// increment before the check would wrap after enough refused calls, and repeat a nonce.
+    pub fn take(&self) -> Option<u64> {
+        self.0.fetch_update(Relaxed, Relaxed, |pn| (pn < PN_LIMIT).then(|| pn.wrapping_add(1))).ok()
+    }
+
+    /// The number that would be taken next.
+    pub fn next(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Keys and numbers from the handshake that make a [`Session`].
+pub struct SessionSetup {
+    /// The index that we chose; it is in what we receive.
+    pub local_index: u32,
+    /// The index that the peer chose; it is in what we send.
+    pub remote_index: u32,
+    /// When the keys were made.
+    pub born: Time,
+    /// Seals what we send.
+    pub tx: AeadKey,
+    /// Opens what we receive.
+    pub rx: AeadKey,
+    /// The keys for readable DATA, if that was negotiated: for sending and receiving.
+    pub clear: Option<(AeadKey, AeadKey)>,
+    /// Guards the CTRL that we send: the recipient's.
+    pub guard_tx: Secret<32>,
+    /// Checks the CTRL that we receive: our own.
+    pub guard_rx: Secret<32>,
+    /// Proof of a NOSESSION for this session.
+    pub token: [u8; 16],
+    /// The largest datagram that both ends accept, in bytes.
+    pub max_payload: usize,
+    /// What was received.
+    pub window: ReplayWindow,
+    /// Bytes that unfinished datagrams may hold.
+    pub reassembly_memory: usize,
+    /// Bytes that those of all sessions of the endpoint may hold.
+    pub reassembly_shared: Arc<MemoryBudget>,
+    /// Seeds the index of routes.
+    pub route_seed: u64,
+    /// Whether a packet under these keys has been seen, or need not be.
+    pub confirmed: bool,
+}
+
+/// One session. Shared by senders, receivers and the control side; everything here is `&self`.
+pub struct Session {
+    local_index: u32,
+    remote_index: u32,
+    born: Time,
+    tx: AeadKey,
+    rx: AeadKey,
+    clear: Option<(AeadKey, AeadKey)>,
+    guard_tx: Secret<32>,
+    guard_rx: Secret<32>,
+    token: [u8; 16],
+    max_payload: usize,
+    numbers: PacketNumbers,
+    window: Mutex<Window>,
+    /// Pieces of datagrams that did not fit a path.
+    pub(super) rejoin: Mutex<Rejoiner>,
+    /// From a source to a path slot.
+    pub routes: RouteIndex,
+    paths: [PathCounters; MAX_PATHS],
+    peer: OnceLock<(u64, u32)>,
+    confirmed: AtomicBool,
+    superseded: AtomicBool,
+    forgeries: AtomicU64,
+    heard_us: AtomicU64,
+    data_us: AtomicU64,
+}
+
+struct Window {
+    ring: ReplayWindow,
+    sample_second: u64,
+    samples: u32,
+}
+
+/// What a packet held, decrypted in place.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Inner<'a> {
+    /// The frames of a CTRL.
+    Ctrl(&'a [u8]),
+    /// DATA: its flow, its kind, and what follows them.
+    Data {
+        /// Which application.
+        flow: u16,
+        /// Whole or a fragment.
+        kind: u8,
+        /// What follows the inner header.
+        body: &'a [u8],
+    },
+}
+
+impl Session {
+    /// A session from a finished handshake.
+    pub fn new(setup: SessionSetup) -> Self {
+        Session {
+            local_index: setup.local_index,
+            remote_index: setup.remote_index,
+            born: setup.born,
+            tx: setup.tx,
+            rx: setup.rx,
+            clear: setup.clear,
+            guard_tx: setup.guard_tx,
+            guard_rx: setup.guard_rx,
+            token: setup.token,
+            max_payload: setup.max_payload,
+            numbers: PacketNumbers::starting_at(0),
+            window: Mutex::new(Window { ring: setup.window, sample_second: 0, samples: 0 }),
+            rejoin: Mutex::new(Rejoiner::new(
+                setup.max_payload,
+                setup.reassembly_memory,
+                setup.reassembly_shared,
+            )),
+            routes: RouteIndex::new(setup.route_seed),
+            paths: [const { PathCounters::new() }; MAX_PATHS],
+            peer: OnceLock::new(),
+            confirmed: AtomicBool::new(setup.confirmed),
+            superseded: AtomicBool::new(false),
+            forgeries: AtomicU64::new(0),
+            heard_us: AtomicU64::new(if setup.confirmed { setup.born.as_micros() } else { 0 }),
+            data_us: AtomicU64::new(0),
+        }
+    }
+
+    /// The index in what we receive.
+    pub fn local_index(&self) -> u32 {
+        self.local_index
+    }
+
+    /// The index in what we send.
+    pub fn remote_index(&self) -> u32 {
+        self.remote_index
+    }
+
+    /// When the keys were made.
+    pub fn born(&self) -> Time {
+        self.born
+    }
+
+    /// The proof that a NOSESSION for this session carries.
+    pub fn token(&self) -> &[u8; 16] {
+        &self.token
+    }
+
+    /// The largest datagram that both ends accept, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.max_payload
+    }
+
+    /// Whether DATA travels readable.
+    pub fn is_clear(&self) -> bool {
+        self.clear.is_some()
+    }
+
+    /// Whether the keys are still young enough to be used.
+    pub fn is_fresh(&self, now: Time) -> bool {
+        now.since(self.born) < REJECT_AFTER
+    }
+
+    /// Whether the client should make new keys because of how much went through these.
+    pub fn wants_rekey(&self) -> bool {
+        self.numbers.next() >= REKEY_AFTER_PACKETS
+    }
+
+    /// The peer that this session belongs to, once it is confirmed; 0 before, and at a client.
+    pub fn peer(&self) -> u64 {
+        self.peer.get().map_or(0, |(peer, _)| *peer)
+    }
+
+    /// Whether a packet under these keys has been seen (always true at the client).
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Relaxed)
+    }
+
+    /// Which process of its peer it belongs to, counted from 0.
+    pub fn epoch(&self) -> u32 {
+        self.peer.get().map_or(0, |(_, epoch)| *epoch)
+    }
+
+    /// Binds the session to a process of its peer for good.
+    pub(super) fn confirm(&self, peer: u64, epoch: u32) {
+        self.peer.get_or_init(|| (peer, epoch));
+        self.confirmed.store(true, Relaxed);
+    }
+
+    /// Another process of the same peer has taken over: what still comes here opens no flow.
+    pub(super) fn supersede(&self) {
+        self.superseded.store(true, Relaxed);
+    }
+
+    /// Whether another process of the same peer has taken over.
+    pub fn is_superseded(&self) -> bool {
+        self.superseded.load(Relaxed)
+    }
+
+    /// When the last authenticated packet came in.
+    pub fn heard(&self) -> Time {
+        Time::from_micros(self.heard_us.load(Relaxed))
+    }
+
+    /// When the application last sent or received something.
+    pub fn last_data(&self) -> Time {
+        Time::from_micros(self.data_us.load(Relaxed))
+    }
+
+    /// Notes that the application sends or receives; returns when it last did.
+    pub fn on_data(&self, now: Time) -> Time {
+        let last = self.last_data();
+        if last < now {
+            self.data_us.store(now.as_micros(), Relaxed);
+        }
+        last
+    }
+
+    /// The counters of a path slot; slots above 31 share the last one.
+    pub fn path(&self, slot: u8) -> &PathCounters {
+        let [.., last] = &self.paths;
+        self.paths.get(usize::from(slot)).unwrap_or(last)
+    }
+
+    /// Takes a packet number for a datagram of which the pieces travel under numbers of their own.
+    pub fn reserve(&self) -> Option<u64> {
+        self.numbers.take()
+    }
+
+    /// Seals one DATA or DATA_CLEAR packet into `out`, whose length must be exactly
+    /// `DATA_OVERHEAD + extra.len() + payload.len()`.
+    pub fn seal_data(
+        &self,
+        pn: u64,
+        flow: u16,
+        kind: u8,
+        extra: &[u8],
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), SealError> {
+        let wire_kind = if self.is_clear() { Kind::DataClear } else { Kind::Data };
+        let header = Header { kind: wire_kind, index: self.remote_index, pn }.encode();
+        let (head, rest) = out.split_first_chunk_mut::<HEADER_LEN>().ok_or(SealError::BadRoom)?;
+        let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>().ok_or(SealError::BadRoom)?;
+        let (inner_head, after) =
+            body.split_first_chunk_mut::<DATA_HEAD_LEN>().ok_or(SealError::BadRoom)?;
+        let (extra_room, room) =
+            after.split_at_mut_checked(extra.len()).ok_or(SealError::BadRoom)?;
+        if room.len() != payload.len() {
+            return Err(SealError::BadRoom);
+        }
+        *head = header;
+        let [flow_low, flow_high] = flow.to_le_bytes();
+        *inner_head = [flow_low, flow_high, kind, 0];
+        extra_room.copy_from_slice(extra);
+        room.copy_from_slice(payload);
+        *tag = match &self.clear {
+            None => self.tx.seal_in_place(pn, &header, body),
+            Some((key, _)) => {
+                let (readable, _) = out.split_last_chunk::<TAG_LEN>().ok_or(SealError::BadRoom)?;
+                let made = key.seal_in_place(pn, readable, &mut []);
+                let (_, tag) = out.split_last_chunk_mut::<TAG_LEN>().ok_or(SealError::BadRoom)?;
+                *tag = made.map_err(|_| SealError::Exhausted)?;
+                return Ok(());
+            }
+        }
+        .map_err(|_| SealError::Exhausted)?;
+        Ok(())
+    }
+
+    /// Seals a CTRL packet with the next number. Returns it with that number.
+    pub fn seal_ctrl(&self, now: Time, mut inner: Vec<u8>) -> Result<(u64, Vec<u8>), SealError> {
+        if !self.is_fresh(now) {
+            return Err(SealError::Exhausted);
+        }
+        let pn = self.numbers.take().ok_or(SealError::Exhausted)?;
+        let header = Header { kind: Kind::Ctrl, index: self.remote_index, pn }.encode();
+        let tag =
+            self.tx.seal_in_place(pn, &header, &mut inner).map_err(|_| SealError::Exhausted)?;
+        let mut packet = header.to_vec();
+        packet.append(&mut inner);
+        packet.extend(tag);
+        let guard: [u8; GUARD_LEN] = mac::mac8(self.guard_tx.expose(), &[&packet]);
+        packet.extend(guard);
+        Ok((pn, packet))
+    }
+
+    /// Checks, opens in place and accepts one packet: steps 2 to 6 of PROTOCOL.md, "Receiving".
+    ///
+    /// A copy of a known packet is refused before any cryptography; a forged packet marks nothing.
+    pub fn open<'a>(
+        &self,
+        now: Time,
+        header: &Header,
+        datagram: &'a mut [u8],
+    ) -> Result<Inner<'a>, DropReason> {
+        let wrong_mode = match header.kind {
+            Kind::Data => self.is_clear(),
+            Kind::DataClear => !self.is_clear(),
+            _ => false,
+        };
+        if wrong_mode {
+            return Err(DropReason::WrongMode);
+        }
+        let sealed_len = match header.kind {
+            Kind::Ctrl => self.check_guard(datagram)?,
+            _ => datagram.len(),
+        };
+        let expired = !self.is_fresh(now)
+            || header.pn >= PN_LIMIT
+            || self.forgeries.load(Relaxed) >= MAX_FORGERIES;
+        if expired {
+            return Err(DropReason::KeyExpired);
+        }
+        let too_old = self.peek(now, header.pn)?;
+        let sealed = datagram.get_mut(..sealed_len).ok_or(DropReason::BadLength)?;
+        let plain = match self.decrypt(header, sealed) {
+            Some(plain) => plain,
+            None => {
+                self.forgeries.fetch_add(1, Relaxed);
+                return Err(DropReason::AuthFailed);
+            }
+        };
+        if too_old {
+            self.window.lock().ring.on_authentic_too_old(header.pn);
+            return Err(DropReason::TooOld);
+        }
+        match self.accept(now, header.pn) {
+            Freshness::New => {}
+            Freshness::Seen => return Err(DropReason::Duplicate),
+            Freshness::TooOld => return Err(DropReason::TooOld),
+        }
+        self.heard_us.fetch_max(now.as_micros(), Relaxed);
+        if header.kind == Kind::Ctrl {
+            return Ok(Inner::Ctrl(plain));
+        }
+        let ([flow_low, flow_high, kind, _], body) =
+            plain.split_first_chunk::<DATA_HEAD_LEN>().ok_or(DropReason::Malformed)?;
+        Ok(Inner::Data { flow: u16::from_le_bytes([*flow_low, *flow_high]), kind: *kind, body })
+    }
+
+    /// Marks the number of a rejoined datagram, so that it and a whole copy of it exclude each
+    /// other.
+    pub(super) fn accept(&self, now: Time, pn: u64) -> Freshness {
+        self.window.lock().ring.accept(now, pn)
+    }
+
+    /// Whether packet `pn` could still be delivered.
+    pub(super) fn is_new(&self, pn: u64) -> bool {
+        matches!(self.window.lock().ring.check(pn), Freshness::New)
+    }
+
+    /// Gives up unfinished datagrams that have waited too long, also if no other piece comes: the
+    /// memory belongs to all sessions.
+    pub fn expire_pieces(&self, now: Time) {
+        self.rejoin.lock().expire(now);
+    }
+
+    /// Bytes that unfinished datagrams hold.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.rejoin.lock().used()
+    }
+
+    /// The window size that a session following this one should start with, as log2.
+    pub fn successor_window(&self, now: Time) -> u8 {
+        self.window.lock().ring.successor_log2(now)
+    }
+
+    /// Enlarges the window to 2^`log2` packets.
+    pub fn reserve_window(&self, log2: u8) {
+        self.window.lock().ring.reserve(log2);
+    }
+
+    /// Packets that the window remembers.
+    pub fn window_bits(&self) -> usize {
+        self.window.lock().ring.bits()
+    }
+
+    /// Whether the number is new (`false`), too old but to be opened for the sake of learning
+    /// (`true`), or to be dropped unopened.
+    fn peek(&self, now: Time, pn: u64) -> Result<bool, DropReason> {
+        let mut window = self.window.lock();
+        match window.ring.check(pn) {
+            Freshness::New => Ok(false),
+            Freshness::Seen => Err(DropReason::Duplicate),
+            Freshness::TooOld => {
+                let second = now.as_micros() / 1_000_000;
+                if window.sample_second != second {
+                    (window.sample_second, window.samples) = (second, 0);
+                }
+                if window.samples >= TOO_OLD_SAMPLES_PER_S {
+                    return Err(DropReason::TooOld);
+                }
+                window.samples = window.samples.saturating_add(1);
+                Ok(true)
+            }
+        }
+    }
+
+    /// The length of a CTRL without its guard, if the guard is right.
+    fn check_guard(&self, datagram: &[u8]) -> Result<usize, DropReason> {
+        let (guarded, guard) =
+            datagram.split_last_chunk::<GUARD_LEN>().ok_or(DropReason::BadLength)?;
+        if mac::verify(&mac::mac8(self.guard_rx.expose(), &[guarded]), guard) {
+            Ok(guarded.len())
+        } else {
+            Err(DropReason::BadGuard)
+        }
+    }
+
+    fn decrypt<'a>(&self, header: &Header, sealed: &'a mut [u8]) -> Option<&'a [u8]> {
+        let readable = match (&self.clear, header.kind) {
+            (Some((_, key)), Kind::DataClear) => key,
+            _ => {
+                let (head, body) = sealed.split_first_chunk_mut::<HEADER_LEN>()?;
+                return self.rx.open_in_place(header.pn, head, body).ok().map(|plain| &*plain);
+            }
+        };
+        let (signed, tag) = sealed.split_last_chunk::<TAG_LEN>()?;
+        let mut tag = *tag;
+        readable.open_in_place(header.pn, signed, &mut tag).ok()?;
+        signed.get(HEADER_LEN..)
+    }
+
+    #[cfg(feature = "sim")]
+    /// Starts the packet numbers elsewhere, to test what happens at their end.
+    #[doc(hidden)]
+    pub fn set_next_pn(&self, pn: u64) {
+        self.numbers.0.store(pn, Relaxed);
+    }
+
+    #[cfg(feature = "sim")]
+    /// The number that the next packet gets, or that no packet gets any more.
+    #[doc(hidden)]
+    pub fn next_pn(&self) -> u64 {
+        self.numbers.next()
+    }
+}
+
+/// The memory of all counters is per session: 32 path slots.
+const _: () = assert!(size_of::<PathCounters>() * MAX_PATHS <= 2 * 1024);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    const NOW: Time = Time::from_micros(1_000_000);
+
+    /// One end; the other is made with the keys swapped.
+    fn end(tx: u8, rx: u8, clear: bool) -> Session {
+        let key = |n: u8| AeadKey::new(&[n; 32]);
+        Session::new(SessionSetup {
+            local_index: u32::from(rx),
+            remote_index: u32::from(tx),
+            born: NOW,
+            tx: key(tx),
+            rx: key(rx),
+            clear: clear.then(|| (key(tx + 100), key(rx + 100))),
+            guard_tx: Secret::new([tx; 32]),
+            guard_rx: Secret::new([rx; 32]),
+            token: [0; 16],
+            max_payload: 65_507,
+            window: ReplayWindow::new(12, 18, Arc::new(MemoryBudget::new(1 << 20))),
+            reassembly_memory: 1 << 20,
+            reassembly_shared: Arc::new(MemoryBudget::new(1 << 20)),
+            route_seed: 1,
+            confirmed: true,
+        })
+    }
+
+    fn data(from: &Session, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; payload.len() + 36];
+        let pn = from.reserve().unwrap();
+        from.seal_data(pn, 7, 0, &[], payload, &mut packet).unwrap();
+        packet
+    }
+
+    fn open(at: &Session, now: Time, packet: &mut [u8]) -> Result<Vec<u8>, DropReason> {
+        let kind = Kind::of(packet)?;
+        let header = Header::decode(kind, packet).unwrap();
+        match at.open(now, &header, packet)? {
+            Inner::Data { flow: 7, kind: 0, body } => Ok(body.to_vec()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn of_copies_opened_by_several_threads_at_once_exactly_one_is_accepted() {
+        let (client, server) = (end(1, 2, false), end(2, 1, false));
+        let packets: Vec<Vec<u8>> =
+            (0..4_000u32).map(|n| data(&client, &n.to_le_bytes())).collect();
+        let accepted: Vec<AtomicUsize> = packets.iter().map(|_| AtomicUsize::new(0)).collect();
+
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for (packet, count) in packets.iter().zip(&accepted) {
+                        if open(&server, NOW, &mut packet.clone()).is_ok() {
+                            count.fetch_add(1, Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+
+        assert!(accepted.iter().all(|count| count.load(Relaxed) == 1));
+    }
+
+    #[test]
+    fn a_forged_packet_that_comes_first_does_not_hurt_the_genuine_one() {
+        let (client, server) = (end(1, 2, false), end(2, 1, false));
+        let genuine = data(&client, b"genuine");
+        let mut forged = genuine.clone();
+        forged[25] ^= 1;
+
+        assert_eq!(open(&server, NOW, &mut forged), Err(DropReason::AuthFailed));
+        assert_eq!(open(&server, NOW, &mut genuine.clone()).unwrap(), b"genuine");
+        assert_eq!(open(&server, NOW, &mut genuine.clone()), Err(DropReason::Duplicate));
+    }
+
+    #[test]
+    fn a_clear_session_carries_readable_but_unforgeable_datagrams() {
+        let (client, server) = (end(1, 2, true), end(2, 1, true));
+        let mut packet = data(&client, b"readable");
+
+        assert!(packet.windows(8).any(|w| w == b"readable"));
+        let mut forged = packet.clone();
+        forged[20] ^= 1;
+        assert_eq!(open(&server, NOW, &mut forged), Err(DropReason::AuthFailed));
+        assert_eq!(open(&server, NOW, &mut packet).unwrap(), b"readable");
+    }
+
+    #[test]
+    fn a_packet_of_the_other_mode_is_refused_before_it_is_opened() {
+        for clear in [false, true] {
+            let (client, server) = (end(1, 2, clear), end(2, 1, !clear));
+            let refused = open(&server, NOW, &mut data(&client, b"x"));
+            assert_eq!(refused, Err(DropReason::WrongMode));
+        }
+    }
+
+    #[test]
+    fn a_key_opens_and_seals_until_180_s_and_no_longer() {
+        let (client, server) = (end(1, 2, false), end(2, 1, false));
+        let last = NOW + REJECT_AFTER.saturating_sub(Duration::from_micros(1));
+
+        assert!(open(&server, last, &mut data(&client, b"x")).is_ok());
+        assert!(client.seal_ctrl(last, vec![0; 64]).is_ok());
+        let late = open(&server, NOW + REJECT_AFTER, &mut data(&client, b"x"));
+        assert_eq!(late, Err(DropReason::KeyExpired));
+        assert_eq!(
+            client.seal_ctrl(NOW + REJECT_AFTER, vec![0; 64]).unwrap_err(),
+            SealError::Exhausted
+        );
+    }
+
+    #[test]
+    fn at_the_limit_no_number_is_taken_and_the_counter_stays() {
+        let numbers = PacketNumbers::starting_at(PN_LIMIT - 2);
+        assert_eq!(numbers.take(), Some(PN_LIMIT - 2));
+        assert_eq!(numbers.take(), Some(PN_LIMIT - 1));
+        for _ in 0..1 << 23 {
+            assert_eq!(numbers.take(), None);
+        }
+        assert_eq!(numbers.next(), PN_LIMIT);
+    }
+
+    #[test]
+    fn room_of_another_size_than_the_packet_is_refused() {
+        let client = end(1, 2, false);
+        for len in [0, 15, 31, 35, 36, 38] {
+            let mut room = vec![0; len];
+            assert_eq!(
+                client.seal_data(0, 0, 0, &[], b"x", &mut room),
+                Err(SealError::BadRoom),
+                "{len}"
+            );
+        }
+    }
+}
