@@ -7,3 +7,4 @@
 pub mod link;
 pub mod rng;
 pub mod schedule;
+pub mod world;

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! From the machines into the links.
+
+use super::agenda::Actor;
+use super::ledger::payload;
+use super::net::{Lane, PathNet};
+use super::parcel::{Cargo, Parcel};
+use super::{Captured, ClientNo, Datagram, Direction, Incarnation, MAX_TURNS, PathNo, ServerNo};
+use super::{World, host::Process};
+use crate::proto::event::{Reopen, ServerEvent, Transmit};
+use crate::proto::time::Time;
+use crate::proto::view::{PacketSink, SendRefused, SendView, Target};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+/// Collects the packets of one datagram, each with the set of its paths.
+#[derive(Default)]
+struct Sink {
+    bytes: Vec<u8>,
+    packets: Vec<(Vec<u8>, u32)>,
+}
+
+impl PacketSink for Sink {
+    fn room(&mut self, len: usize) -> &mut [u8] {
+        self.bytes.clear();
+        self.bytes.resize(len, 0);
+        &mut self.bytes
+    }
+
+    fn commit(&mut self, len: usize, paths: u32) {
+        assert_eq!(len, self.bytes.len(), "what was asked for is what is used");
+        self.packets.push((std::mem::take(&mut self.bytes), paths));
+    }
+}
+
+impl World {
+    /// An application sends one datagram; its number in the ledger.
+    ///
+    /// # Errors
+    /// What the sender is told. A machine without a process, or a server that has not heard of the
+    /// client yet, has no session.
+    pub fn send(
+        &mut self,
+        client: ClientNo,
+        direction: Direction,
+        flow: u16,
+        size: usize,
+    ) -> Result<u32, SendRefused> {
+        let host = &self.clients[client.0];
+        let server = host.server;
+        let (view, local) = match direction {
+            Direction::Up if host.asleep => return Err(SendRefused::NoSession),
+            Direction::Up => (host.view(), host.local(self.now)),
+            Direction::Down => {
+                let host = &self.servers[server.0];
+                (host.view(client), host.local(self.now))
+            }
+        };
+        let view = view.and_then(|view| view.get()).ok_or(SendRefused::NoSession)?;
+        let number = self.ledger.next_number();
+        let mut sink = Sink::default();
+        let resumes = view.ends_a_pause(local);
+        let sent = view.send(local, flow, &payload(number, size), &mut sink);
+        if sent.is_ok() {
+            self.enter(client, direction, flow, size, &view);
+            self.send_packets(client, direction, number, &view, sink.packets);
+        }
+        if resumes {
+            self.on_data_after_pause(client, server, direction, local);
+        }
+        sent.map(|()| number)
+    }
+
+    fn enter(
+        &mut self,
+        client: ClientNo,
+        direction: Direction,
+        flow: u16,
+        size: usize,
+        view: &SendView,
+    ) {
+        let server = self.clients[client.0].server;
+        let theirs = view.session.remote_index();
+        let up = self.clients[client.0].process.as_ref();
+        let down = self.servers[server.0].process.as_ref();
+        let knows = |plane: &crate::proto::dataplane::DataPlane| plane.contains(theirs);
+        let (sender, receiver) = match direction {
+            Direction::Up => {
+                let keyed = down.filter(|p| knows(&p.plane)).map(|p| p.incarnation);
+                (up.map(|p| p.incarnation), keyed)
+            }
+            Direction::Down => {
+                let keyed = up.filter(|p| knows(&p.plane)).map(|p| p.incarnation);
+                (down.map(|p| p.incarnation), keyed)
+            }
+        };
+        let sender = sender.expect("who has a view has a process");
+        let mut entry = Datagram::new(client, direction, flow, size);
+        (entry.sent_at, entry.sender, entry.receiver) = (self.now, sender, receiver);
+        self.ledger.enter(entry);
+    }
+
+    fn send_packets(
+        &mut self,
+        client: ClientNo,
+        direction: Direction,
+        number: u32,
+        view: &SendView,
+        packets: Vec<(Vec<u8>, u32)>,
+    ) {
+        // A whole datagram, if there is one, comes first and on other paths than the pieces.
+        let whole = match packets.as_slice() {
+            [_] => 1,
+            [(_, first), (_, second), ..] if first != second => 1,
+            _ => 0,
+        };
+        let count = (packets.len() - whole) as u8;
+        for (at, (bytes, paths)) in packets.into_iter().enumerate() {
+            let piece = if at < whole { (0, 1) } else { ((at - whole) as u8, count) };
+            let cargo = Cargo { datagram: number, piece };
+            let now = self.now;
+            self.watch_of(client, direction).on_sent(now, &bytes);
+            let bytes = Rc::new(bytes);
+            for target in view.targets.iter().filter(|t| paths & (1 << t.slot) != 0) {
+                let copies = self.send_copy(client, direction, view, target, &bytes, cargo);
+                self.ledger.add_copies(number, copies);
+            }
+        }
+    }
+
+    fn watch_of(&mut self, client: ClientNo, direction: Direction) -> &mut super::Watch {
+        let host = &mut self.clients[client.0];
+        let watch = match direction {
+            Direction::Up => host.process.as_mut().map(|p| &mut p.watch),
+            Direction::Down => self.servers[host.server.0].process.as_mut().map(|p| &mut p.watch),
+        };
+        watch.expect("who sends is alive")
+    }
+
+    /// What the I/O layer does with one packet and one path: credit, socket, counters.
+    fn send_copy(
+        &mut self,
+        client: ClientNo,
+        direction: Direction,
+        view: &SendView,
+        target: &Target,
+        bytes: &Rc<Vec<u8>>,
+        cargo: Cargo,
+    ) -> u32 {
+        if !target.may_send(&view.session, bytes.len()) {
+            return 0;
+        }
+        let path = match direction {
+            Direction::Up => Some(PathNo { client, index: PathNet::index_of(target.route.socket) }),
+            Direction::Down => {
+                let address = target.route.remote;
+                let now = self.now;
+                self.watch_of(client, direction).on_server_sent(now, address, bytes);
+                self.outer.get(&address).copied()
+            }
+        };
+        let counters = view.session.path(target.slot);
+        match path {
+            Some(path) if self.lane(path, direction).faults.slow_socket => {
+                counters.on_send_dropped(1);
+                0
+            }
+            Some(path) => {
+                counters.on_sent(1, bytes.len() as u64);
+                self.put(path, direction, bytes.clone(), Some(cargo));
+                1
+            }
+            None => {
+                counters.on_sent(1, bytes.len() as u64);
+                self.astray(target.route.remote, bytes);
+                0
+            }
+        }
+    }
+
+    fn on_data_after_pause(
+        &mut self,
+        client: ClientNo,
+        server: ServerNo,
+        direction: Direction,
+        local: Time,
+    ) {
+        match direction {
+            Direction::Up => {
+                if let Some(machine) = self.clients[client.0].client_mut() {
+                    machine.on_data_after_pause(local);
+                }
+                self.drive_client(client);
+            }
+            Direction::Down => {
+                let host = &mut self.servers[server.0];
+                if let Some(peer) = host.peer_of(client)
+                    && let Some(machine) = host.server_mut()
+                {
+                    machine.on_data_after_pause(local, peer);
+                }
+                self.drive_server(server);
+            }
+        }
+    }
+
+    pub(super) fn wake_client(&mut self, client: ClientNo) {
+        let host = &mut self.clients[client.0];
+        let local = host.local(self.now);
+        let Some(process) = host.process.as_mut().filter(|_| !host.asleep) else { return };
+        process.machine.handle_timeout(local);
+        process.wakeups += 1;
+        process.note_turn(self.now);
+        self.drive_client(client);
+    }
+
+    pub(super) fn wake_server(&mut self, server: ServerNo) {
+        let host = &mut self.servers[server.0];
+        let local = host.local(self.now);
+        let Some(process) = &mut host.process else { return };
+        process.machine.handle_timeout(local);
+        process.wakeups += 1;
+        process.note_turn(self.now);
+        self.drive_server(server);
+    }
+
+    /// Polls a client until it wants nothing any more but to be woken.
+    pub(super) fn drive_client(&mut self, client: ClientNo) {
+        loop {
+            let host = &mut self.clients[client.0];
+            let Some(process) = host.process.as_mut().filter(|_| !host.asleep) else { return };
+            if let Some(Transmit { route, bytes }) = process.machine.poll_transmit() {
+                process.watch.on_sent(self.now, &bytes);
+                let path = PathNo { client, index: PathNet::index_of(route.socket) };
+                let is_open = host.paths[path.index].is_open_on(&route);
+                if is_open && !self.lane(path, Direction::Up).faults.slow_socket {
+                    self.put(path, Direction::Up, Rc::new(bytes), None);
+                }
+            } else if let Some(event) = process.machine.poll_event() {
+                host.events.push((self.now, event));
+            } else if let Some(wish) = process.machine.poll_reopen() {
+                self.reopen(client, wish);
+            } else {
+                let due = process.machine.poll_timeout().map(|at| host.clock.when(at));
+                self.agenda.set(Actor::Client(client), due.map(|at| at.max(self.now)));
+                return;
+            }
+        }
+    }
+
+    /// What the I/O layer does with a wish for a new socket.
+    fn reopen(&mut self, client: ClientNo, wish: Reopen) {
+        let host = &mut self.clients[client.0];
+        host.reopened += 1;
+        let Some(index) = host.paths.iter().position(|p| p.id == Some(wish.path)) else { return };
+        let path = PathNo { client, index };
+        if wish.fresh_port {
+            self.rebind(path);
+        }
+        let local = self.clients[client.0].local(self.now);
+        let net = &mut self.clients[client.0].paths[index];
+        let (route, max_packet) = (net.make_socket(), net.spec.max_packet);
+        if let Some(machine) = self.clients[client.0].client_mut() {
+            machine.path_opened(local, wish.path, route, max_packet);
+        }
+    }
+
+    /// Polls a server until it wants nothing any more but to be woken.
+    pub(super) fn drive_server(&mut self, server: ServerNo) {
+        loop {
+            let host = &mut self.servers[server.0];
+            let Some(process) = &mut host.process else { return };
+            // The news first: the watch must know that an address is proven before a packet goes
+            // there that only a proven one may get.
+            if let Some(event) = process.machine.poll_event() {
+                self.on_server_event(server, event);
+            } else if let Some(Transmit { route, bytes }) = process.machine.poll_transmit() {
+                process.watch.on_sent(self.now, &bytes);
+                process.watch.on_server_sent(self.now, route.remote, &bytes);
+                self.send_from_server(route.remote, bytes);
+            } else {
+                let due = process.machine.poll_timeout().map(|at| host.clock.when(at));
+                self.agenda.set(Actor::Server(server), due.map(|at| at.max(self.now)));
+                return;
+            }
+        }
+    }
+
+    fn send_from_server(&mut self, address: SocketAddr, bytes: Vec<u8>) {
+        match self.outer.get(&address).copied() {
+            None => self.astray(address, &bytes),
+            Some(path) if self.lane(path, Direction::Down).faults.slow_socket => {}
+            Some(path) => self.put(path, Direction::Down, Rc::new(bytes), None),
+        }
+    }
+
+    fn on_server_event(&mut self, server: ServerNo, event: ServerEvent) {
+        let host = &mut self.servers[server.0];
+        host.events.push((self.now, event.clone()));
+        let Some(process) = &mut host.process else { return };
+        if let ServerEvent::PathUp(peer, slot, route) | ServerEvent::PathMoved(peer, slot, route) =
+            event
+        {
+            process.watch.on_proven(route.remote);
+            // What the I/O layer learns from its interface.
+            if let Some(path) = self.outer.get(&route.remote) {
+                let spec = &self.clients[path.client.0].paths[path.index].spec;
+                process.machine.set_path_mtu(peer, slot, spec.max_packet);
+            }
+        }
+    }
+
+    fn astray(&mut self, address: SocketAddr, bytes: &[u8]) {
+        self.note(bytes);
+        self.strays.packets += 1;
+        self.strays.bytes += bytes.len() as u64;
+        self.strays.last = Some((address, bytes.to_vec()));
+    }
+
+    pub(super) fn lane(&mut self, path: PathNo, direction: Direction) -> &mut Lane {
+        let net = &mut self.clients[path.client.0].paths[path.index];
+        match direction {
+            Direction::Up => &mut net.up,
+            Direction::Down => &mut net.down,
+        }
+    }
+
+    /// Puts a packet into a link.
+    fn put(
+        &mut self,
+        path: PathNo,
+        direction: Direction,
+        bytes: Rc<Vec<u8>>,
+        cargo: Option<Cargo>,
+    ) {
+        let now = self.now;
+        let source = self.clients[path.client.0].paths[path.index].source(direction);
+        let parcel = Parcel::new(bytes, source, cargo);
+        if let Some(captured) = &mut self.captured {
+            captured.push(Captured { at: now, path, direction, parcel: parcel.clone() });
+        }
+        let lane = self.lane(path, direction);
+        lane.send(now, parcel);
+        let due = lane.link.poll_timeout();
+        self.agenda.set(Actor::Lane(path, direction), due);
+    }
+}
+
+impl<M> Process<M> {
+    /// The timer went off.
+    ///
+    /// # Panics
+    /// If it goes off again and again while time stands still: then the machine's `poll_timeout`
+    /// names a moment at which it does nothing.
+    fn note_turn(&mut self, now: Time) {
+        if self.turns.0 != now {
+            self.turns = (now, 0);
+        }
+        self.turns.1 += 1;
+        let Incarnation(number) = self.incarnation;
+        assert!(self.turns.1 <= MAX_TURNS, "poll_timeout of process {number} stands still");
+    }
+}
