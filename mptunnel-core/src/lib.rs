@@ -18,6 +18,8 @@
 //!
 //! Through `log`, with targets `mptunnel::…`; the library never prints and installs no logger.
 
+mod error;
+mod io;
 pub mod keyfile;
 pub mod options;
 #[doc(hidden)]
@@ -26,4 +28,5 @@ pub mod proto;
 #[doc(hidden)]
 pub mod sim;
 
+pub use error::Error;
 pub use proto::event::{PathId, PeerId};
