@@ -19,14 +19,28 @@
 //! Through `log`, with targets `mptunnel::…`; the library never prints and installs no logger.
 
 mod error;
+mod event;
+mod handler;
+mod inbox;
 mod io;
 pub mod keyfile;
 pub mod options;
 #[doc(hidden)]
 pub mod proto;
+pub mod relay;
+mod server;
+mod setup;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod sim;
+mod stats;
+mod tunnel;
 
 pub use error::Error;
+pub use event::Event;
+pub use handler::{Handler, Source};
+pub use inbox::Datagram;
 pub use proto::event::{PathId, PeerId};
+pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
+pub use stats::{PathInfo, PeerInfo, Quality, Stats};
+pub use tunnel::{Tunnel, TunnelBuilder, TunnelSender};

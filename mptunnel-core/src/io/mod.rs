@@ -39,16 +39,22 @@ compile_error!(
      UDP_GRO, eventfd and MADV_WIPEONFORK. A port provides these modules for its system."
 );
 
+pub(crate) mod client;
 pub(crate) mod clock;
 mod control;
 pub(crate) mod entropy;
+pub(crate) mod epoll;
 pub(crate) mod fork;
+pub(crate) mod outgoing;
+pub(crate) mod paths;
 pub(crate) mod queue;
 pub(crate) mod recv;
 mod run;
 pub(crate) mod send;
+pub(crate) mod server;
 pub(crate) mod socket;
 mod sys;
+pub(crate) mod thread;
 pub(crate) mod wake;
 mod wire;
 

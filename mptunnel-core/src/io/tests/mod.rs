@@ -4,6 +4,7 @@
 
 mod errors;
 mod events;
+mod forked;
 mod offload;
 mod options;
 mod paths;

@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What both kinds of endpoint keep for their application: datagrams, events, one descriptor.
+
+use crate::handler::{Handler, Source};
+use crate::io::clock;
+use crate::io::queue::{DeliveryQueue, EventQueue, Limits, Meta, PopError, Readiness, Slot};
+use crate::io::queue::{Received, WaitError};
+use crate::io::thread::Change;
+use crate::{Error, Event, PathId, PeerId};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Events kept for an application that does not fetch them.
+const MAX_EVENTS: usize = 1_024;
+
+/// A received datagram in a buffer that is used again and again.
+#[derive(Clone, Debug, Default)]
+pub struct Datagram {
+    /// Its bytes are the first [`len`](Self::len) of these; the rest is room.
+    pub buffer: Vec<u8>,
+    /// Its length in bytes.
+    pub len: usize,
+    /// Which client sent it; 0 at a client.
+    pub peer: PeerId,
+    /// The path of its first copy, at a client and if known.
+    pub path: Option<PathId>,
+}
+
+impl Datagram {
+    /// Room for datagrams of up to `capacity` bytes.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Datagram { buffer: vec![0; capacity], ..Datagram::default() }
+    }
+
+    /// The datagram.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl Slot for Datagram {
+    fn buffer(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    fn fill(&mut self, received: Received) {
+        self.len = received.len;
+        self.peer = PeerId(received.meta.peer);
+        self.path = path_of(received.meta);
+    }
+}
+
+fn path_of(meta: Meta) -> Option<PathId> {
+    (meta.path != 0).then_some(PathId(meta.path))
+}
+
+/// Datagrams and events on their way to the application.
+pub(crate) struct Inbox {
+    readiness: Arc<Readiness>,
+    datagrams: DeliveryQueue,
+    events: EventQueue<Event>,
+    /// Events from before the application first asked for one: until then they must not make the
+    /// descriptor readable, or who never asks would spin.
+    early: Mutex<Option<VecDeque<Event>>>,
+    /// Something changed that `wait_ready` may wait for.
+    change: Change,
+    interrupts: AtomicU64,
+}
+
+impl Inbox {
+    pub(crate) fn new(bytes: u64) -> Result<Arc<Inbox>, Error> {
+        let readiness =
+            Readiness::new().map_err(|source| Error::Io { op: "eventfd".to_owned(), source })?;
+        let readiness = Arc::new(readiness);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        // A datagram's record takes 40 bytes: many empty ones must be bounded as well.
+        let limits = Limits { bytes, datagrams: (bytes / 64).max(16) };
+        Ok(Arc::new(Inbox {
+            datagrams: DeliveryQueue::new(limits, readiness.clone()),
+            events: EventQueue::new(MAX_EVENTS, readiness.clone()),
+            readiness,
+            early: Mutex::new(Some(VecDeque::new())),
+            change: Change::default(),
+            interrupts: AtomicU64::new(0),
+        }))
+    }
+
+    /// Puts an event where the application finds it.
+    pub(crate) fn tell(&self, event: Event) {
+        match &mut *self.early.lock() {
+            Some(early) => {
+                if early.len() == MAX_EVENTS {
+                    early.pop_front();
+                }
+                early.push_back(event);
+            }
+            None => self.events.push(event),
+        }
+        self.change.tell();
+    }
+
+    pub(crate) fn next_event(&self, timeout: Option<Duration>) -> Result<Event, Error> {
+        if let Some(early) = self.early.lock().take() {
+            for event in early {
+                self.events.push(event);
+            }
+        }
+        self.events.pop(timeout).map_err(|error| match error {
+            WaitError::TimedOut => timed_out(timeout),
+            WaitError::Closed => Error::Closed,
+            WaitError::Interrupted => Error::Interrupted,
+        })
+    }
+
+    pub(crate) fn recv(
+        &self,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> Result<Received, Error> {
+        let capacity = buffer.len();
+        self.datagrams.pop(buffer, timeout).map_err(|error| pop_error(error, capacity, timeout))
+    }
+
+    pub(crate) fn recv_batch(
+        &self,
+        slots: &mut [Datagram],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Error> {
+        let capacity = slots.first().map_or(0, |slot| slot.buffer.len());
+        self.datagrams
+            .pop_batch(slots, timeout)
+            .map_err(|error| pop_error(error, capacity, timeout))
+    }
+
+    /// Waits until `done` answers, asking again after each event.
+    pub(crate) fn wait_until<T>(
+        &self,
+        timeout: Option<Duration>,
+        mut done: impl FnMut() -> Option<Result<T, Error>>,
+    ) -> Option<Result<T, Error>> {
+        let before = self.interrupts.load(Relaxed);
+        self.change.wait_until(timeout, || {
+            let interrupted = self.interrupts.load(Relaxed) != before;
+            done().or_else(|| interrupted.then_some(Err(Error::Interrupted)))
+        })
+    }
+
+    pub(crate) fn interrupt(&self) {
+        self.datagrams.interrupt();
+        self.events.interrupt();
+        self.interrupts.fetch_add(1, Relaxed);
+        self.change.tell();
+    }
+
+    pub(crate) fn close(&self) {
+        self.datagrams.close();
+        self.events.close();
+        self.change.tell();
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.datagrams.dropped()
+    }
+
+    pub(crate) fn events_dropped(&self) -> u64 {
+        self.events.dropped()
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.readiness.watch()
+    }
+}
+
+fn timed_out(timeout: Option<Duration>) -> Error {
+    match timeout {
+        Some(Duration::ZERO) | None => Error::WouldBlock,
+        Some(timeout) => Error::TimedOut(timeout),
+    }
+}
+
+fn pop_error(error: PopError, capacity: usize, timeout: Option<Duration>) -> Error {
+    match error {
+        PopError::TimedOut => timed_out(timeout),
+        PopError::TooSmall { len } => Error::BufferTooSmall { len, capacity },
+        PopError::Closed => Error::Closed,
+        PopError::Interrupted => Error::Interrupted,
+    }
+}
+
+/// The handler behind `recv`: collects a batch without the queue's lock, then puts it there with
+/// one lock and one wake-up.
+pub(crate) struct QueueHandler {
+    inbox: Arc<Inbox>,
+    staged: Vec<(Meta, usize)>,
+    bytes: Vec<u8>,
+}
+
+impl QueueHandler {
+    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
+        QueueHandler { inbox, staged: Vec::new(), bytes: Vec::new() }
+    }
+}
+
+impl Handler for QueueHandler {
+    fn datagram(&mut self, source: &Source, bytes: &[u8]) {
+        // Flows are the relays'; an application without one has flow 0.
+        if source.flow != 0 {
+            return;
+        }
+        let meta = Meta {
+            peer: source.peer.0,
+            flow: source.flow,
+            path: source.path.map_or(0, |path| path.0),
+            arrival: clock::now(),
+        };
+        self.staged.push((meta, bytes.len()));
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn batch_end(&mut self) {
+        let mut writer = self.inbox.datagrams.writer();
+        let mut rest = &self.bytes[..];
+        for (meta, len) in self.staged.drain(..) {
+            let (datagram, after) = rest.split_at(len);
+            // Refused only if the queue is full, which it counts, or closed.
+            writer.push(meta, datagram);
+            rest = after;
+        }
+        drop(writer);
+        self.bytes.clear();
+    }
+}

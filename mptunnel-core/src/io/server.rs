@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! A server on real sockets: one or more listening sockets, a thread that receives on them, one
+//! that keeps time.
+//!
+//! Lock order and division of work are those of the client (`io/client.rs`): CTRL and handshakes go
+//! through the control lock, datagrams do not.
+
+use super::clock;
+use super::fork::ForkGuard;
+use super::outgoing::{Outcome, Outgoing, Sockets};
+use super::paths::max_packet;
+use super::recv::{RecvBatch, Wait};
+use super::send::{SendBatch, SendReport};
+use super::socket::{UdpSocket, route_mtu};
+use super::thread::{self, Alarm};
+use super::wake::{EventFd, PollFd, poll};
+use crate::handler::{Handler, Source};
+use crate::proto::dataplane::{DataPlane, LastSession, Received};
+use crate::proto::event::{PeerGoneReason, PeerId, ServerEvent, Transmit};
+use crate::proto::route::Route;
+use crate::proto::server::Server;
+use crate::proto::time::Time;
+use crate::proto::view::{SendRefused, Target, ViewCell};
+use crate::{Error, Event};
+use parking_lot::{Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::client::EventSink;
+
+/// How often CLOSE is said.
+const FAREWELLS: u32 = 3;
+/// Between them.
+const FAREWELL_GAP: Duration = Duration::from_millis(50);
+/// How long closing waits for the threads.
+const JOIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// What all threads of a server share.
+pub(crate) struct ServerShared {
+    pub(crate) control: Mutex<Server>,
+    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) sockets: Vec<UdpSocket>,
+    views: RwLock<HashMap<PeerId, Arc<ViewCell>>>,
+    pub(crate) failed: Mutex<Option<String>>,
+    /// Errors that sockets reported.
+    pub(crate) socket_errors: AtomicU64,
+    /// The path MTU to assume, with all headers; 0 = ask the kernel.
+    mtu: u16,
+    wake: EventFd,
+    control_batch: Mutex<SendBatch>,
+    alarm: Alarm,
+    sink: EventSink,
+    fork: ForkGuard,
+    stopping: AtomicBool,
+}
+
+/// A running server.
+pub(crate) struct ServerIo {
+    pub(crate) shared: Arc<ServerShared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl ServerIo {
+    /// Starts the threads on sockets that are bound already.
+    pub(crate) fn start(
+        server: Server,
+        plane: Arc<DataPlane>,
+        sockets: Vec<UdpSocket>,
+        mtu: u16,
+        mut handler: Box<dyn Handler>,
+        sink: EventSink,
+    ) -> Result<ServerIo, Error> {
+        let io = |op: &'static str| move |source| Error::Io { op: op.to_owned(), source };
+        let shared = Arc::new(ServerShared {
+            control: Mutex::new(server),
+            plane,
+            sockets,
+            views: RwLock::default(),
+            failed: Mutex::new(None),
+            socket_errors: AtomicU64::new(0),
+            mtu,
+            wake: EventFd::new().map_err(io("eventfd"))?,
+            control_batch: Mutex::default(),
+            alarm: Alarm::new(),
+            sink,
+            fork: ForkGuard::new().map_err(io("memory for the fork guard"))?,
+            stopping: AtomicBool::new(false),
+        });
+        let running = ServerIo { shared, threads: Mutex::default() };
+        let receiver = running.shared.clone();
+        running.spawn("mpt-receive", move || receive(&receiver, &mut *handler))?;
+        let timer = running.shared.clone();
+        running.spawn("mpt-timer", move || {
+            while timer.alarm.wait() {
+                timer.with_control(|server, now| server.handle_timeout(now));
+            }
+        })?;
+        Ok(running)
+    }
+
+    fn spawn(&self, name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let shared = self.shared.clone();
+        let thread = thread::start(name, body, move |why| shared.fail(&why))
+            .map_err(|source| Error::Io { op: format!("starting thread {name}"), source })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Says goodbye to all clients and stops the threads, within a bound. Does nothing the second
+    /// time.
+    pub(crate) fn close(&self) {
+        if self.shared.stopping.swap(true, Relaxed) {
+            return;
+        }
+        if self.shared.fork.is_child() {
+            self.threads.lock().clear();
+            return;
+        }
+        for turn in 0..FAREWELLS {
+            let peers = self.shared.with_control(|server, now| {
+                server.close(now);
+                server.peers().count()
+            });
+            if peers == 0 {
+                break;
+            }
+            if turn + 1 < FAREWELLS {
+                std::thread::sleep(FAREWELL_GAP);
+            }
+        }
+        self.shared.stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if !thread::join(threads, JOIN_WITHIN) {
+            log::warn!(target: "mptunnel::io", "a thread did not stop in time and is left behind");
+        }
+    }
+}
+
+impl Drop for ServerIo {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl ServerShared {
+    /// Whether calls may go on; the reason if not.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.fork.is_child() {
+            return Err(Error::Forked);
+        }
+        if let Some(why) = &*self.failed.lock() {
+            return Err(Error::Failed(why.clone()));
+        }
+        if self.stopping.load(Relaxed) {
+            return Err(Error::Closed);
+        }
+        Ok(())
+    }
+
+    /// Whether this process is a child of the one that opened the server.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.fork.is_child()
+    }
+
+    fn fail(&self, why: &str) {
+        log::error!(target: "mptunnel::io", "the server failed and stops: {why}");
+        self.failed.lock().get_or_insert_with(|| why.to_owned());
+        self.stop();
+        (self.sink)(Event::Closed);
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.alarm.stop();
+        self.wake.set();
+        for socket in &self.sockets {
+            socket.stop_reading();
+        }
+    }
+
+    /// Runs `change` on the state machine, then does what it asks for.
+    pub(crate) fn with_control<R>(&self, change: impl FnOnce(&mut Server, Time) -> R) -> R {
+        let mut transmits = Vec::new();
+        let mut proven = Vec::new();
+        let result = {
+            let mut server = self.control.lock();
+            let result = change(&mut server, clock::now());
+            transmits.extend(std::iter::from_fn(|| server.poll_transmit()));
+            while let Some(event) = server.poll_event() {
+                self.on_event(&server, event, &mut proven);
+            }
+            if let Some(at) = server.poll_timeout() {
+                self.alarm.bring_forward(at);
+            }
+            result
+        };
+        self.transmit(&transmits);
+        for (peer, slot, route) in proven {
+            let bytes = self.max_packet_of(&route);
+            self.control.lock().set_path_mtu(peer, slot, bytes);
+        }
+        result
+    }
+
+    /// The largest packet for a route, as far as the kernel and the user know.
+    fn max_packet_of(&self, route: &Route) -> usize {
+        let known = route_mtu(route.local, route.remote).unwrap_or(1_500);
+        let mtu = match self.mtu {
+            0 => known,
+            mtu => known.min(usize::from(mtu)),
+        };
+        max_packet(mtu, route.remote)
+    }
+
+    fn on_event(&self, server: &Server, event: ServerEvent, proven: &mut Vec<(PeerId, u8, Route)>) {
+        (self.sink)(match event {
+            ServerEvent::PeerUp(id) => {
+                if let Some(view) = server.view(id) {
+                    self.views.write().insert(id, view);
+                }
+                Event::PeerUp(id)
+            }
+            ServerEvent::PeerRestarted(id) => Event::PeerRestarted(id),
+            ServerEvent::Rekeyed(id) => Event::Rekeyed(id),
+            ServerEvent::PeerGone(id, why) => {
+                self.views.write().remove(&id);
+                Event::PeerGone(id, reason(why).to_owned())
+            }
+            ServerEvent::PathUp(id, slot, route) => {
+                proven.push((id, slot, route));
+                Event::PeerPathUp(id, slot, route.remote)
+            }
+            ServerEvent::PathMoved(id, slot, route) => {
+                proven.push((id, slot, route));
+                Event::PeerPathMoved(id, slot, route.remote)
+            }
+            ServerEvent::PathSilent(id, slot) => Event::PeerPathSilent(id, slot),
+            ServerEvent::FlowClosed(peer, flow) => Event::FlowClosed { peer, flow, code: 0 },
+            ServerEvent::UnknownKey(id) => Event::UnknownKey(hex(&id)),
+            ServerEvent::Refused(why) => Event::PeerRefused(why.to_string()),
+        });
+    }
+
+    fn transmit(&self, transmits: &[Transmit]) {
+        if transmits.is_empty() || self.fork.is_child() {
+            return;
+        }
+        let mut batch = self.control_batch.lock();
+        for transmit in transmits {
+            if let Some(socket) = self.sockets.get(transmit.route.socket as usize) {
+                let to = Some((transmit.route.remote, transmit.route.local));
+                if batch.send_one(socket, &transmit.bytes, to).error.is_some() {
+                    self.socket_errors.fetch_add(1, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// The view of a peer, for senders.
+    pub(crate) fn view(&self, peer: PeerId) -> Option<Arc<ViewCell>> {
+        self.views.read().get(&peer).cloned()
+    }
+
+    /// Sends a batch of datagrams to one peer, each sealed once, over all its chosen paths.
+    pub(crate) fn send<'d>(
+        &self,
+        peer: PeerId,
+        cell: &ViewCell,
+        batch: &mut SendBatch,
+        datagrams: impl Iterator<Item = (u16, &'d [u8])>,
+    ) -> Result<Outcome, Error> {
+        self.check()?;
+        let view = cell.get().ok_or(Error::UnknownPeer(peer))?;
+        let now = clock::now();
+        if view.ends_a_pause(now) {
+            self.with_control(|server, now| server.on_data_after_pause(now, peer));
+        }
+        let sockets = ServerSockets { shared: self, peer };
+        let sent = Outgoing::new(batch, &view, &sockets).send_all(now, datagrams);
+        sent.map_err(|(refused, len)| match refused {
+            SendRefused::TooLarge { max } => Error::PayloadTooLarge { len, max },
+            SendRefused::NoPath => Error::NoPath,
+            SendRefused::NoSession => {
+                Error::NotConnected("the client's keys have ended".to_owned())
+            }
+        })
+    }
+}
+
+struct ServerSockets<'a> {
+    shared: &'a ServerShared,
+    peer: PeerId,
+}
+
+impl Sockets for ServerSockets<'_> {
+    fn with<R>(&self, route: &Route, send: impl FnOnce(&UdpSocket, bool) -> R) -> Option<R> {
+        self.shared.sockets.get(route.socket as usize).map(|socket| send(socket, false))
+    }
+
+    fn on_report(&self, target: &Target, report: &SendReport) {
+        if report.error.is_some() {
+            self.shared.socket_errors.fetch_add(1, Relaxed);
+        }
+        if report.too_big > 0 {
+            let bytes = self.shared.max_packet_of(&target.route);
+            if bytes < target.max_packet {
+                self.shared.control.lock().set_path_mtu(self.peer, target.slot, bytes);
+            }
+        }
+    }
+}
+
+fn reason(why: PeerGoneReason) -> &'static str {
+    match why {
+        PeerGoneReason::Closed => "it said goodbye",
+        PeerGoneReason::TimedOut => "not heard for the session timeout",
+        PeerGoneReason::Dismissed => "dismissed",
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The thread that receives from all clients.
+fn receive(shared: &ServerShared, handler: &mut dyn Handler) {
+    let mut batch = RecvBatch::default();
+    let mut last = LastSession::default();
+    if let [socket] = &shared.sockets[..] {
+        // One socket: the read itself waits, which saves a call of poll(2) per wake-up.
+        while !shared.stopping.load(Relaxed) {
+            receive_from(shared, 0, socket, Wait::First, &mut batch, &mut last, handler);
+        }
+        return;
+    }
+    let mut fds: Vec<PollFd> = std::iter::once(PollFd::readable(&shared.wake))
+        .chain(shared.sockets.iter().map(PollFd::readable))
+        .collect();
+    loop {
+        if let Err(error) = poll(&mut fds, None) {
+            panic!("poll(2) on open descriptors does not fail: {error}");
+        }
+        // The only thing that wakes a server is its end.
+        if shared.stopping.load(Relaxed) {
+            return;
+        }
+        for (number, socket) in (0u32..).zip(&shared.sockets) {
+            if fds[number as usize + 1].is_ready() {
+                let wait = Wait::DontWait;
+                receive_from(shared, number, socket, wait, &mut batch, &mut last, handler);
+            }
+        }
+    }
+}
+
+fn receive_from(
+    shared: &ServerShared,
+    number: u32,
+    socket: &UdpSocket,
+    wait: Wait,
+    batch: &mut RecvBatch,
+    last: &mut LastSession,
+    handler: &mut dyn Handler,
+) {
+    let Ok(messages) = batch.recv(socket, wait) else {
+        shared.socket_errors.fetch_add(1, Relaxed);
+        return;
+    };
+    if messages == 0 {
+        return;
+    }
+    let now = clock::now();
+    for index in 0..messages {
+        let mut message = batch.message(index);
+        let route = Route { socket: number, remote: message.remote, local: message.local_ip };
+        for datagram in message.segments() {
+            receive_one(shared, now, &route, datagram, last, handler);
+        }
+    }
+    handler.batch_end();
+}
+
+fn receive_one(
+    shared: &ServerShared,
+    now: Time,
+    route: &Route,
+    datagram: &mut [u8],
+    last: &mut LastSession,
+    handler: &mut dyn Handler,
+) {
+    match shared.plane.receive(now, route, datagram, last) {
+        Received::Data { session, flow, payload, .. } => {
+            // The first packet under new keys: only now is the session the peer's.
+            let known = session.is_confirmed()
+                || shared.with_control(|server, now| server.promote(now, session));
+            if known {
+                let source = Source {
+                    peer: PeerId(session.peer()),
+                    epoch: session.epoch(),
+                    flow,
+                    path: None,
+                    superseded: session.is_superseded(),
+                };
+                handler.datagram(&source, payload.bytes());
+            }
+        }
+        Received::Control { session, inner, len } => {
+            shared.with_control(|server, now| {
+                server.handle_control(now, session, route, inner, len);
+            });
+        }
+        Received::Stranger(kind, datagram) => {
+            shared.with_control(|server, now| server.handle_stranger(now, route, kind, datagram));
+        }
+        Received::Stored | Received::Dropped(_) => {}
+    }
+}

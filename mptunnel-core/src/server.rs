@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The server's end: many clients behind one port.
+
+use crate::handler::Handler;
+use crate::inbox::{Datagram, Inbox, QueueHandler};
+use crate::io::entropy::OsEntropy;
+use crate::io::send::SendBatch;
+use crate::io::server::{ServerIo, hex};
+use crate::io::socket::{SocketConfig, UdpSocket};
+use crate::options::Settings;
+use crate::proto::crypto::BACKEND;
+use crate::proto::dataplane::DataPlane;
+use crate::proto::frame::{CLOSE_FINISHED, CLOSE_LIMIT};
+use crate::proto::server::{Peer, Server as Machine};
+use crate::proto::view::ViewCell;
+use crate::setup::{self, OwnKey};
+use crate::stats::{PathInfo, PeerInfo, Quality, Stats};
+use crate::{Error, Event, PathId, PeerId};
+use parking_lot::Mutex;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The server's end of many tunnels, behind one port.
+///
+/// All methods take `&self` and may be called from any thread at any time.
+///
+/// ```no_run
+/// use mptunnel_core::Server;
+///
+/// let server = Server::builder().key_file("/etc/mptunnel/psk").port(4000).bind()?;
+/// let mut buffer = [0; 65_507];
+/// loop {
+///     let (len, client) = server.recv_from(&mut buffer)?;
+///     server.send_to(&buffer[..len], client)?;
+/// }
+/// # Ok::<(), mptunnel_core::Error>(())
+/// ```
+pub struct Server {
+    io: ServerIo,
+    inbox: Arc<Inbox>,
+    batch: Mutex<SendBatch>,
+    local: Vec<SocketAddr>,
+    settings: Settings,
+    key_ids: Vec<String>,
+}
+
+/// How a [`Server`] is to be.
+#[derive(Default)]
+#[must_use = "nothing happens before `bind`"]
+pub struct ServerBuilder {
+    listen: Vec<SocketAddr>,
+    port: Option<u16>,
+    settings: Settings,
+    key: OwnKey,
+    handler: Option<Box<dyn Handler>>,
+    wrong: Option<Error>,
+}
+
+impl ServerBuilder {
+    /// Listens on this address; may be said more than once.
+    pub fn listen(mut self, at: SocketAddr) -> Self {
+        self.listen.push(at);
+        self
+    }
+
+    /// Listens on this port of all addresses, IPv6 and IPv4; 0 for one that the system picks.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// The file with the key, or keys, of the clients, made by `mptunnel genpsk`.
+    pub fn key_file(mut self, file: impl AsRef<Path>) -> Self {
+        self.settings.key_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// The key that both ends share: 32 random bytes, not all zero.
+    pub fn key(mut self, key: &[u8; 32]) -> Self {
+        self.key = Some(Zeroizing::new(*key));
+        self
+    }
+
+    /// Sets one option of the table, such as `("sessions", "100")`.
+    pub fn option(mut self, key: &str, value: &str) -> Self {
+        if let Err(error) = self.settings.set(key, value) {
+            self.wrong.get_or_insert(Error::Config(error.to_string()));
+        }
+        self
+    }
+
+    /// Replaces all options.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Takes delivery on the receive thread: for relays. Then `recv_from` never returns anything.
+    pub fn handler(mut self, handler: impl Handler + 'static) -> Self {
+        self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Binds the sockets and begins to serve.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for wrong settings, a missing or unusable key, or no address to listen on;
+    /// [`Error::Io`] if an address cannot be bound, or the system has no threads, descriptors or
+    /// randomness.
+    pub fn bind(self) -> Result<Server, Error> {
+        if let Some(error) = self.wrong {
+            return Err(error);
+        }
+        OsEntropy::check()
+            .map_err(|source| Error::Io { op: "random numbers".to_owned(), source })?;
+        let config = setup::server(&self.settings, self.key)?;
+        let mut sockets = Vec::new();
+        for at in &self.listen {
+            sockets.push(open(*at, &self.settings)?);
+        }
+        if let Some(port) = self.port {
+            // One socket for both families; without IPv6 in the kernel, one for IPv4.
+            let both = open((Ipv6Addr::UNSPECIFIED, port).into(), &self.settings);
+            let no_ipv6 = |error: &Error| {
+                matches!(error, Error::Io { source, .. }
+                    if source.raw_os_error() == Some(libc::EAFNOSUPPORT))
+            };
+            sockets.push(match both {
+                Err(error) if no_ipv6(&error) => {
+                    open((Ipv4Addr::UNSPECIFIED, port).into(), &self.settings)?
+                }
+                other => other?,
+            });
+        }
+        if sockets.is_empty() {
+            return Err(Error::Config("no port: say where to listen".to_owned()));
+        }
+        let local = sockets.iter().filter_map(|s| s.local_addr().ok()).collect();
+        let plane = Arc::new(DataPlane::default());
+        let machine = Machine::new(config, plane.clone(), Box::new(OsEntropy));
+        let key_ids = machine.key_ids().iter().map(|id| hex(id)).collect();
+        let inbox = Inbox::new(self.settings.receive_queue)?;
+        let events = inbox.clone();
+        let handler = self.handler.unwrap_or_else(|| Box::new(QueueHandler::new(inbox.clone())));
+        let sink = Box::new(move |event: Event| {
+            let over = event == Event::Closed;
+            events.tell(event);
+            if over {
+                events.close();
+            }
+        });
+        let io = ServerIo::start(machine, plane, sockets, self.settings.mtu, handler, sink)?;
+        Ok(Server { io, inbox, batch: Mutex::default(), local, settings: self.settings, key_ids })
+    }
+}
+
+fn open(at: SocketAddr, settings: &Settings) -> Result<UdpSocket, Error> {
+    let buffer = usize::try_from(settings.socket_buffer).unwrap_or(0);
+    let mut config = SocketConfig::new(at);
+    config.packet_info = true;
+    config.recv_buffer = buffer;
+    config.send_buffer = buffer;
+    UdpSocket::open(&config).map_err(|error| error.of_listening(at))
+}
+
+impl Server {
+    /// Begins the description of a server.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder::default()
+    }
+
+    /// The addresses that it listens on.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local
+    }
+
+    /// The ids of the keys in use, for comparing both ends' logs. Not secret.
+    pub fn key_ids(&self) -> &[String] {
+        &self.key_ids
+    }
+
+    /// Sends one datagram to a client over all its paths. Never waits for the network.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPeer`], [`Error::NoPath`] (nothing was sent), [`Error::PayloadTooLarge`],
+    /// [`Error::WouldBlock`] (all sockets are full), [`Error::Closed`], [`Error::Forked`],
+    /// [`Error::Failed`].
+    pub fn send_to(&self, datagram: &[u8], peer: PeerId) -> Result<(), Error> {
+        self.send_batch_to([datagram], peer)
+    }
+
+    /// Sends a batch of datagrams to a client.
+    ///
+    /// # Errors
+    /// As [`send_to`](Self::send_to). An error means that nothing of the batch was sent.
+    pub fn send_batch_to<'d>(
+        &self,
+        datagrams: impl IntoIterator<Item = &'d [u8]>,
+        peer: PeerId,
+    ) -> Result<(), Error> {
+        let shared = &self.io.shared;
+        let view = shared.view(peer).ok_or(Error::UnknownPeer(peer))?;
+        let flow_0 = datagrams.into_iter().map(|bytes| (0, bytes));
+        let outcome = shared.send(peer, &view, &mut self.batch.lock(), flow_0)?;
+        if outcome.copies == 0 && outcome.dropped > 0 {
+            return Err(Error::WouldBlock);
+        }
+        Ok(())
+    }
+
+    /// A sender with a buffer of its own, for relays.
+    pub fn sender(self: &Arc<Self>) -> ServerSender {
+        ServerSender { server: self.clone(), batch: SendBatch::default() }
+    }
+
+    /// What [`ServerSender`] needs to know of a client, once for many datagrams.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPeer`].
+    pub fn handle(&self, peer: PeerId) -> Result<PeerHandle, Error> {
+        let view = self.io.shared.view(peer).ok_or(Error::UnknownPeer(peer))?;
+        Ok(PeerHandle { peer, view })
+    }
+
+    /// Takes the next datagram of any client into `buffer`: its length and the client. Waits as
+    /// long as it takes.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooSmall`]: the datagram is kept. [`Error::Interrupted`], [`Error::Closed`],
+    /// [`Error::Forked`], [`Error::Failed`].
+    pub fn recv_from(&self, buffer: &mut [u8]) -> Result<(usize, PeerId), Error> {
+        self.recv_with(buffer, None)
+    }
+
+    /// As [`recv_from`](Self::recv_from), for at most `timeout`; zero does not wait.
+    ///
+    /// # Errors
+    /// In addition [`Error::TimedOut`], or [`Error::WouldBlock`] for a timeout of zero.
+    pub fn recv_from_timeout(
+        &self,
+        buffer: &mut [u8],
+        timeout: Duration,
+    ) -> Result<(usize, PeerId), Error> {
+        self.recv_with(buffer, Some(timeout))
+    }
+
+    fn recv_with(
+        &self,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> Result<(usize, PeerId), Error> {
+        self.io.shared.check()?;
+        let received = self.inbox.recv(buffer, timeout)?;
+        Ok((received.len, PeerId(received.meta.peer)))
+    }
+
+    /// Waits for a datagram and takes as many as there are and `slots` hold.
+    ///
+    /// # Errors
+    /// As [`recv_from_timeout`](Self::recv_from_timeout); `None` waits for ever.
+    pub fn recv_batch(
+        &self,
+        slots: &mut [Datagram],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Error> {
+        self.io.shared.check()?;
+        self.inbox.recv_batch(slots, timeout)
+    }
+
+    /// The next piece of news; `None` waits for ever.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], or [`Error::WouldBlock`] for a timeout of zero; [`Error::Interrupted`],
+    /// [`Error::Closed`].
+    pub fn next_event(&self, timeout: Option<Duration>) -> Result<Event, Error> {
+        if self.io.shared.is_forked() {
+            return Err(Error::Forked);
+        }
+        self.inbox.next_event(timeout)
+    }
+
+    /// Makes every call that waits return with [`Error::Interrupted`].
+    pub fn interrupt(&self) {
+        self.inbox.interrupt();
+    }
+
+    /// The largest datagram that this end accepts, in bytes; a client may accept less.
+    pub fn max_payload(&self) -> usize {
+        usize::from(self.settings.max_payload)
+    }
+
+    /// All clients, in the order in which they came; none in a forked child.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        if self.io.shared.is_forked() {
+            return Vec::new();
+        }
+        let server = self.io.shared.control.lock();
+        let mut peers: Vec<PeerInfo> = server
+            .peers()
+            .map(|peer| PeerInfo {
+                id: peer.id,
+                restarts: peer.epoch,
+                paths: paths_of(peer),
+                window: peer.current.window_bits(),
+            })
+            .collect();
+        peers.sort_by_key(|peer| peer.id);
+        peers
+    }
+
+    /// Counters of the whole server.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.io.shared;
+        Stats {
+            connected: shared.control.lock().peers().next().is_some(),
+            drops: shared.plane.drops.snapshot(),
+            unattributed: shared.plane.unattributed.load(Relaxed),
+            queue_dropped: self.inbox.dropped(),
+            events_dropped: self.inbox.events_dropped(),
+            socket_errors: shared.socket_errors.load(Relaxed),
+            kernel_dropped: shared.sockets.iter().map(|s| u64::from(s.receive_drops())).sum(),
+            receive_buffer: shared.sockets.first().map_or(0, |s| s.granted_buffers().recv),
+            backend: BACKEND,
+        }
+    }
+
+    /// Ends the session of one client, for good.
+    pub fn dismiss(&self, peer: PeerId) {
+        if self.io.shared.check().is_ok() {
+            self.io.shared.with_control(|server, now| server.dismiss(now, peer));
+        }
+    }
+
+    /// Tells a client that one of its flows has ended, or (`refused`) that there is no room for it.
+    pub fn close_flow(&self, peer: PeerId, flow: u16, refused: bool) {
+        let code = if refused { CLOSE_LIMIT } else { CLOSE_FINISHED };
+        if self.io.shared.check().is_ok() {
+            self.io.shared.with_control(|server, now| server.close_flow(now, peer, flow, code));
+        }
+    }
+
+    /// Tells all clients that the server goes away and may come back, and stops, within three
+    /// seconds at most. Dropping the server does the same.
+    pub fn close(&self) {
+        self.io.close();
+        // In a forked child the descriptor is still the parent's, whom this does not concern.
+        if !self.io.shared.is_forked() {
+            self.inbox.close();
+        }
+    }
+}
+
+fn paths_of(peer: &Peer) -> Vec<PathInfo> {
+    peer.slots()
+        .map(|slot| {
+            let mut info = PathInfo {
+                id: PathId(0),
+                slot: slot.id,
+                name: format!("path {}", slot.id),
+                up: slot.active.is_some() && !slot.silent,
+                since: Duration::ZERO,
+                backup: slot.backup,
+                remote: slot.active.map(|route| route.remote),
+                max_packet: slot.max_packet,
+                quality: Quality::of(&slot.probe.health),
+                sent: 0,
+                sent_bytes: 0,
+                send_dropped: 0,
+                received: 0,
+                received_bytes: 0,
+                wins: 0,
+                duplicates: 0,
+            };
+            info.count(peer.slot_counts(slot));
+            info
+        })
+        .collect()
+}
+
+/// Readable while [`Server::recv_from_timeout`] with a timeout of zero would return something, or
+/// [`Server::next_event`] once it has been called. Level-triggered. Nobody may read from it or
+/// write to it.
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inbox.fd()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// What a [`ServerSender`] needs to know of a client. Stays valid, and is of no use, after the
+/// client is gone.
+#[derive(Clone)]
+pub struct PeerHandle {
+    peer: PeerId,
+    view: Arc<ViewCell>,
+}
+
+/// Sends to the clients of a [`Server`] with a buffer of its own.
+pub struct ServerSender {
+    server: Arc<Server>,
+    batch: SendBatch,
+}
+
+impl ServerSender {
+    /// Sends a batch of datagrams, each with its flow, to one client. Returns how many copies the
+    /// sockets did not take.
+    ///
+    /// # Errors
+    /// As [`Server::send_batch_to`].
+    pub fn send<'d>(
+        &mut self,
+        to: &PeerHandle,
+        datagrams: impl IntoIterator<Item = (u16, &'d [u8])>,
+    ) -> Result<usize, Error> {
+        let shared = &self.server.io.shared;
+        let outcome = shared.send(to.peer, &to.view, &mut self.batch, datagrams.into_iter())?;
+        Ok(outcome.dropped)
+    }
+}

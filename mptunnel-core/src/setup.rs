@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! From settings to what the state machines are told: keys are read, numbers converted.
+
+use crate::Error;
+use crate::keyfile::{self, Privacy};
+use crate::options::{Credentials, Mode, Role, Settings};
+use crate::proto::config::{ClientConfig, ClientKeys, Common, ServerConfig, ServerKey};
+use crate::proto::crypto::{Psk, PublicKey, StaticSecret};
+use crate::proto::probe::Intervals;
+use crate::proto::sched::Policy;
+use std::collections::HashMap;
+use std::path::Path;
+use zeroize::Zeroizing;
+
+/// A key that the application holds itself, in place of a file.
+pub(crate) type OwnKey = Option<Zeroizing<[u8; 32]>>;
+
+fn config(error: impl std::fmt::Display) -> Error {
+    Error::Config(error.to_string())
+}
+
+/// An error and what is behind it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+fn privacy(settings: &Settings) -> Privacy {
+    if settings.allow_insecure_keys { Privacy::Ignored } else { Privacy::Required }
+}
+
+fn psk(bytes: &[u8; 32]) -> Result<Psk, Error> {
+    Psk::new(*bytes).map_err(config)
+}
+
+fn psk_file(file: &Path, settings: &Settings) -> Result<Psk, Error> {
+    let key = keyfile::read_key(file, privacy(settings)).map_err(|e| config(chain(&e)))?;
+    psk(&key)
+}
+
+fn private_key(file: &Path, settings: &Settings) -> Result<StaticSecret, Error> {
+    let key = keyfile::read_key(file, privacy(settings)).map_err(|e| config(chain(&e)))?;
+    StaticSecret::new(*key).map_err(config)
+}
+
+#[cfg(feature = "passphrase")]
+fn passphrase(file: &Path, name: &str, settings: &Settings) -> Result<Psk, Error> {
+    let text = keyfile::read_passphrase(file, privacy(settings)).map_err(|e| config(chain(&e)))?;
+    log::warn!(
+        target: "mptunnel::key",
+        "a passphrase is in use: whoever records one handshake can guess it offline; prefer a key \
+         made by `mptunnel genpsk`"
+    );
+    Psk::from_passphrase(&text, name).map_err(config)
+}
+
+#[cfg(not(feature = "passphrase"))]
+fn passphrase(_: &Path, _: &str, _: &Settings) -> Result<Psk, Error> {
+    Err(config("passphrase-file: this build has no passphrases (cargo feature `passphrase`)"))
+}
+
+const NO_KEY: &str = "no key: set key-file to a file made by `mptunnel genpsk`, the same on both \
+                      ends";
+
+/// What a client is told.
+pub(crate) fn client(settings: &Settings, own: OwnKey) -> Result<ClientConfig, Error> {
+    let keys = match (own, settings.credentials(Role::Client).map_err(config)?) {
+        (Some(key), _) => ClientKeys::Psk(psk(&key)?),
+        (None, Credentials::Psk { file }) => ClientKeys::Psk(psk_file(file, settings)?),
+        (None, Credentials::Passphrase { file, name }) => {
+            ClientKeys::Psk(passphrase(file, name, settings)?)
+        }
+        (None, Credentials::ClientKeys { private_key_file, peer_key, psk_file: file }) => {
+            ClientKeys::Static {
+                own: private_key(private_key_file, settings)?,
+                server: PublicKey::new(*peer_key).map_err(config)?,
+                psk: file.map(|file| psk_file(file, settings)).transpose()?,
+            }
+        }
+        (None, Credentials::None | Credentials::ServerKeys { .. }) => return Err(config(NO_KEY)),
+    };
+    let mut client = ClientConfig::new(keys);
+    client.name.clone_from(&settings.name);
+    client.common = common(settings);
+    Ok(client)
+}
+
+/// What a server is told.
+pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, Error> {
+    let mut keys = Vec::new();
+    if let Some(key) = own {
+        keys.push(ServerKey::Psk(psk(&key)?));
+    }
+    match settings.credentials(Role::Server).map_err(config)? {
+        Credentials::Psk { file } => keys.extend(psk_list(file, settings)?),
+        Credentials::Passphrase { file, name } => {
+            keys.push(ServerKey::Psk(passphrase(file, name, settings)?));
+        }
+        Credentials::ServerKeys { private_key_file, allowed_keys_file, psk_file } => {
+            keys.push(ServerKey::Static {
+                own: private_key(private_key_file, settings)?,
+                clients: allowed(allowed_keys_file, settings)?,
+            });
+            if let Some(file) = psk_file {
+                keys.extend(psk_list(file, settings)?);
+            }
+        }
+        Credentials::None | Credentials::ClientKeys { .. } => {}
+    }
+    if keys.is_empty() {
+        return Err(config(NO_KEY));
+    }
+    let mut server = ServerConfig::new(keys);
+    server.common = common(settings);
+    server.sessions = settings.sessions as usize;
+    server.session_timeout = settings.session_timeout;
+    server.handshakes_per_s = settings.handshake_rate;
+    server.load_threshold = settings.cookie_threshold;
+    server.source_rate = settings.source_rate;
+    server.source_burst = settings.source_burst;
+    Ok(server)
+}
+
+fn psk_list(file: &Path, settings: &Settings) -> Result<Vec<ServerKey>, Error> {
+    let keys = keyfile::read_keys(file, privacy(settings)).map_err(|e| config(chain(&e)))?;
+    keys.iter().map(|key| psk(key).map(ServerKey::Psk)).collect()
+}
+
+fn allowed(file: &Path, settings: &Settings) -> Result<HashMap<PublicKey, Option<Psk>>, Error> {
+    let list = keyfile::read_allowed_keys(file, privacy(settings));
+    let mut clients = HashMap::new();
+    for client in list.map_err(|e| config(chain(&e)))? {
+        let public = PublicKey::new(client.public).map_err(config)?;
+        let shared = client.psk.as_deref().map(psk).transpose()?;
+        clients.insert(public, shared);
+    }
+    Ok(clients)
+}
+
+fn common(settings: &Settings) -> Common {
+    let defaults = Common::default();
+    Common {
+        clear: !settings.encrypt,
+        max_payload: settings.max_payload,
+        // The table takes powers of two only.
+        window_log2: u8::try_from(settings.window.max(1).ilog2()).unwrap_or(defaults.window_log2),
+        window_memory: usize::try_from(settings.window_memory).unwrap_or(usize::MAX),
+        reassembly_memory: usize::try_from(settings.reassembly_memory).unwrap_or(usize::MAX),
+        intervals: Intervals { active: settings.probe_interval, idle: settings.idle_interval },
+        policy: match settings.mode {
+            Mode::Redundant => Policy::Redundant,
+        },
+        rekey_after: settings.rekey_interval,
+        ..defaults
+    }
+}

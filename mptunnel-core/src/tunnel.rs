@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The client's end: one server, several paths.
+
+use crate::handler::Handler;
+use crate::inbox::{Datagram, Inbox, QueueHandler};
+use crate::io::client::ClientIo;
+use crate::io::clock;
+use crate::io::entropy::OsEntropy;
+use crate::io::paths::{PathJob, PathPlan};
+use crate::io::send::SendBatch;
+use crate::io::server::hex;
+use crate::options::{HostPort, PathRole, PathSpec, Settings};
+use crate::proto::client::{Client, PathSettings, PathState};
+use crate::proto::crypto::BACKEND;
+use crate::proto::dataplane::DataPlane;
+use crate::setup::{self, OwnKey};
+use crate::stats::{PathInfo, Quality, Stats};
+use crate::{Error, Event, PathId};
+use parking_lot::Mutex;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+use zeroize::Zeroizing;
+
+/// The client's end of a multipath tunnel. Datagrams go over all paths; the first copy of each is
+/// delivered, whole and once, or none is.
+///
+/// All methods take `&self` and may be called from any thread at any time. Whatever the library can
+/// heal it heals by itself: paths come and go, either end may be restarted.
+///
+/// ```no_run
+/// use mptunnel_core::Tunnel;
+///
+/// let tunnel = Tunnel::builder()
+///     .key_file("/etc/mptunnel/psk")
+///     .path("to=bridge1.example:4000 if=eth0")
+///     .path("to=bridge2.example:4000 if=wwan0")
+///     .connect()?;
+/// tunnel.wait_ready(Some(std::time::Duration::from_secs(5)))?;
+/// tunnel.send(b"hello")?;
+/// let mut buffer = [0; 65_507];
+/// let len = tunnel.recv(&mut buffer)?;
+/// println!("{} bytes came back", len);
+/// # Ok::<(), mptunnel_core::Error>(())
+/// ```
+pub struct Tunnel {
+    io: ClientIo,
+    inbox: Arc<Inbox>,
+    batch: Mutex<SendBatch>,
+    settings: Settings,
+    server: Option<HostPort>,
+    key_id: String,
+}
+
+/// How a [`Tunnel`] is to be.
+#[derive(Default)]
+#[must_use = "nothing happens before `connect`"]
+pub struct TunnelBuilder {
+    server: Option<HostPort>,
+    paths: Vec<PathSpec>,
+    settings: Settings,
+    key: OwnKey,
+    handler: Option<Box<dyn Handler>>,
+    wrong: Option<Error>,
+}
+
+impl TunnelBuilder {
+    /// Where paths without a `to=` lead: `host:port` of the server itself.
+    pub fn server(mut self, at: &str) -> Self {
+        match at.parse() {
+            Ok(at) => self.server = Some(at),
+            Err(error) => self.remember(format!("server {at:?}: {error}")),
+        }
+        self
+    }
+
+    /// Adds a path, in words: `to=HOST:PORT if=NAME src=ADDR mark=N role=active|backup name=TEXT …`
+    pub fn path(mut self, words: &str) -> Self {
+        match words.parse() {
+            Ok(spec) => self.paths.push(spec),
+            Err(error) => self.remember(format!("path {words:?}: {error}")),
+        }
+        self
+    }
+
+    /// Adds paths that were parsed before.
+    pub fn paths(mut self, paths: impl IntoIterator<Item = PathSpec>) -> Self {
+        self.paths.extend(paths);
+        self
+    }
+
+    /// The file with the key that both ends share, made by `mptunnel genpsk`.
+    pub fn key_file(mut self, file: impl AsRef<Path>) -> Self {
+        self.settings.key_file = Some(file.as_ref().to_owned());
+        self
+    }
+
+    /// The key that both ends share: 32 random bytes, not all zero.
+    pub fn key(mut self, key: &[u8; 32]) -> Self {
+        self.key = Some(Zeroizing::new(*key));
+        self
+    }
+
+    /// Sets one option of the table, such as `("idle-interval", "500ms")`.
+    pub fn option(mut self, key: &str, value: &str) -> Self {
+        if let Err(error) = self.settings.set(key, value) {
+            self.remember(error.to_string());
+        }
+        self
+    }
+
+    /// Replaces all options.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// Takes delivery on the receive thread: for relays. Then `recv` never returns anything.
+    pub fn handler(mut self, handler: impl Handler + 'static) -> Self {
+        self.handler = Some(Box::new(handler));
+        self
+    }
+
+    /// Opens the tunnel and begins to connect. Returns at once; see [`Tunnel::wait_ready`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] for wrong settings, a missing or unusable key, or no path at all;
+    /// [`Error::Io`] if the system has no threads, descriptors or randomness. A path that cannot be
+    /// opened now is no error: it waits and tries again.
+    pub fn connect(self) -> Result<Tunnel, Error> {
+        if let Some(error) = self.wrong {
+            return Err(error);
+        }
+        OsEntropy::check()
+            .map_err(|source| Error::Io { op: "random numbers".to_owned(), source })?;
+        let config = setup::client(&self.settings, self.key)?;
+        let plane = Arc::new(DataPlane::default());
+        let client = Client::new(config, plane.clone(), Box::new(OsEntropy));
+        let key_id = hex(&client.key_id());
+        let inbox = Inbox::new(self.settings.receive_queue)?;
+        let events = inbox.clone();
+        let handler = self.handler.unwrap_or_else(|| Box::new(QueueHandler::new(inbox.clone())));
+        let sink = Box::new(move |event: Event| {
+            let over = event == Event::Closed;
+            events.tell(event);
+            if over {
+                events.close();
+            }
+        });
+        let io = ClientIo::start(client, plane, handler, sink)?;
+        let tunnel = Tunnel {
+            io,
+            inbox,
+            batch: Mutex::default(),
+            settings: self.settings,
+            server: self.server,
+            key_id,
+        };
+        let paths = match (self.paths.is_empty(), &tunnel.server) {
+            (false, _) => self.paths,
+            // One path straight to the server, by whatever route there is.
+            (true, Some(_)) => vec![PathSpec::default()],
+            (true, None) => {
+                return Err(Error::Config("no path: name the server or at least one path".into()));
+            }
+        };
+        for spec in paths {
+            tunnel.add_path_spec(spec)?;
+        }
+        Ok(tunnel)
+    }
+
+    fn remember(&mut self, error: String) {
+        self.wrong.get_or_insert(Error::Config(error));
+    }
+}
+
+impl Tunnel {
+    /// Begins the description of a tunnel.
+    pub fn builder() -> TunnelBuilder {
+        TunnelBuilder::default()
+    }
+
+    /// The id of the key in use, for comparing both ends' logs. Not secret.
+    pub fn key_id(&self) -> &str {
+        &self.key_id
+    }
+
+    /// Sends one datagram of up to [`max_payload`](Self::max_payload) bytes over all paths. Never
+    /// waits for the network.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`], [`Error::Refused`], [`Error::NoPath`]: nothing was sent, the tunnel
+    /// goes on trying. [`Error::PayloadTooLarge`]. [`Error::WouldBlock`]: all sockets are full.
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::Failed`]: it is over.
+    pub fn send(&self, datagram: &[u8]) -> Result<(), Error> {
+        self.send_batch([datagram])
+    }
+
+    /// Sends a batch of datagrams: sealed side by side, sent with few system calls.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send). An error means that nothing of the batch was sent; if something
+    /// was, the rest is lost like any datagram.
+    pub fn send_batch<'d>(
+        &self,
+        datagrams: impl IntoIterator<Item = &'d [u8]>,
+    ) -> Result<(), Error> {
+        let flow_0 = datagrams.into_iter().map(|bytes| (0, bytes));
+        let outcome = self.io.shared.send(&mut self.batch.lock(), flow_0)?;
+        if outcome.copies == 0 && outcome.dropped > 0 {
+            return Err(Error::WouldBlock);
+        }
+        Ok(())
+    }
+
+    /// A sender with a buffer of its own, for threads that send much, and for relays.
+    pub fn sender(self: &Arc<Self>) -> TunnelSender {
+        TunnelSender { tunnel: self.clone(), batch: SendBatch::default() }
+    }
+
+    /// Takes the next datagram into `buffer` and returns its length; waits as long as it takes. An
+    /// empty datagram has length 0.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooSmall`]: the datagram is kept. [`Error::Interrupted`], [`Error::Closed`],
+    /// [`Error::Forked`], [`Error::Failed`].
+    pub fn recv(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        self.recv_with(buffer, None)
+    }
+
+    /// As [`recv`](Self::recv), for at most `timeout`.
+    ///
+    /// # Errors
+    /// In addition [`Error::TimedOut`].
+    pub fn recv_timeout(&self, buffer: &mut [u8], timeout: Duration) -> Result<usize, Error> {
+        self.recv_with(buffer, Some(timeout))
+    }
+
+    /// As [`recv`](Self::recv), without waiting.
+    ///
+    /// # Errors
+    /// In addition [`Error::WouldBlock`].
+    pub fn try_recv(&self, buffer: &mut [u8]) -> Result<usize, Error> {
+        self.recv_with(buffer, Some(Duration::ZERO))
+    }
+
+    fn recv_with(&self, buffer: &mut [u8], timeout: Option<Duration>) -> Result<usize, Error> {
+        self.usable()?;
+        self.inbox.recv(buffer, timeout).map(|received| received.len)
+    }
+
+    /// Waits for a datagram and takes as many as there are and `slots` hold, each of which needs a
+    /// buffer. Returns how many.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Self::recv_timeout); `None` waits for ever.
+    pub fn recv_batch(
+        &self,
+        slots: &mut [Datagram],
+        timeout: Option<Duration>,
+    ) -> Result<usize, Error> {
+        self.usable()?;
+        self.inbox.recv_batch(slots, timeout)
+    }
+
+    /// Waits until there is a session and a path that answers.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the server's reason. After the timeout [`Error::NotConnected`] with
+    /// what is known of the reason. [`Error::Interrupted`], [`Error::Closed`] and so on.
+    pub fn wait_ready(&self, timeout: Option<Duration>) -> Result<(), Error> {
+        let shared = &self.io.shared;
+        let ready = self.inbox.wait_until(timeout, || {
+            if let Err(over) = self.usable() {
+                return Some(Err(over));
+            }
+            let client = shared.control.lock();
+            if client.session().is_some() && client.paths().any(|path| path.up) {
+                return Some(Ok(()));
+            }
+            shared.refused.lock().clone().map(|why| Err(Error::Refused(why)))
+        });
+        ready.unwrap_or_else(|| Err(shared.not_connected()))
+    }
+
+    /// The next piece of news; `None` waits for ever.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], or [`Error::WouldBlock`] for a timeout of zero; [`Error::Interrupted`],
+    /// [`Error::Closed`].
+    pub fn next_event(&self, timeout: Option<Duration>) -> Result<Event, Error> {
+        if self.io.shared.is_forked() {
+            return Err(Error::Forked);
+        }
+        self.inbox.next_event(timeout)
+    }
+
+    /// Makes every call that waits return with [`Error::Interrupted`].
+    pub fn interrupt(&self) {
+        self.inbox.interrupt();
+    }
+
+    /// The largest datagram that can be sent, in bytes: what both ends accept, or what this end
+    /// does while there is no session.
+    pub fn max_payload(&self) -> usize {
+        let view = self.io.shared.view.get();
+        view.map_or(usize::from(self.settings.max_payload), |view| view.session.max_payload())
+    }
+
+    /// Adds a path while the tunnel runs, in the words of [`TunnelBuilder::path`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] for wrong words, or if there are 32 paths.
+    pub fn add_path(&self, words: &str) -> Result<PathId, Error> {
+        let spec = words
+            .parse::<PathSpec>()
+            .map_err(|error| Error::Config(format!("path {words:?}: {error}")))?;
+        self.add_path_spec(spec)
+    }
+
+    /// Adds a path that was parsed before.
+    ///
+    /// # Errors
+    /// As [`add_path`](Self::add_path).
+    pub fn add_path_spec(&self, mut spec: PathSpec) -> Result<PathId, Error> {
+        self.usable()?;
+        let to = spec.to.clone().or_else(|| self.server.clone()).ok_or_else(|| {
+            Error::Config(format!("path {spec}: it needs to=HOST:PORT, or name the server"))
+        })?;
+        let name = spec.name.get_or_insert_with(|| match &spec.interface {
+            Some(interface) => format!("{to}%{interface}"),
+            None => to.to_string(),
+        });
+        let settings = PathSettings { name: name.clone(), backup: spec.role == PathRole::Backup };
+        let (id, slot) = self.io.shared.add_path(settings).ok_or_else(|| {
+            Error::Config("a tunnel has at most 32 paths: remove one first".to_owned())
+        })?;
+        let plan = PathPlan {
+            id,
+            slot,
+            to,
+            spec,
+            buffer: usize::try_from(self.settings.socket_buffer).unwrap_or(0),
+            mtu: self.settings.mtu,
+        };
+        self.io.shared.jobs.push(PathJob::Open(Box::new(plan)));
+        Ok(id)
+    }
+
+    /// Removes a path. Its id is never used again.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPath`].
+    pub fn remove_path(&self, id: PathId) -> Result<(), Error> {
+        self.usable()?;
+        if !self.io.shared.with_control(|client, now| client.remove_path(now, id)) {
+            return Err(Error::UnknownPath(id));
+        }
+        self.io.shared.names.lock().remove(&id);
+        self.io.shared.jobs.push(PathJob::Close(id));
+        Ok(())
+    }
+
+    /// All paths as they are now, in the order of their slots; none in a forked child.
+    pub fn paths(&self) -> Vec<PathInfo> {
+        if self.io.shared.is_forked() {
+            return Vec::new();
+        }
+        let client = self.io.shared.control.lock();
+        let now = clock::now();
+        client
+            .paths()
+            .map(|path| {
+                let (remote, max_packet) = match path.state {
+                    PathState::Open { route, max_packet } => (Some(route.remote), max_packet),
+                    PathState::Closed => (None::<SocketAddr>, 0),
+                };
+                let mut info = PathInfo {
+                    id: path.id,
+                    slot: path.slot,
+                    name: path.settings.name.clone(),
+                    up: path.up,
+                    since: now.since(path.since),
+                    backup: path.settings.backup,
+                    remote,
+                    max_packet,
+                    quality: Quality::of(&path.probe.health),
+                    sent: 0,
+                    sent_bytes: 0,
+                    send_dropped: 0,
+                    received: 0,
+                    received_bytes: 0,
+                    wins: 0,
+                    duplicates: 0,
+                };
+                info.count(client.path_counts(path));
+                info
+            })
+            .collect()
+    }
+
+    /// Counters of the tunnel.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.io.shared;
+        let sockets = shared.sockets.read().clone();
+        let first = sockets.iter().flatten().next();
+        let receive_buffer = first.map_or(0, |path| path.socket.granted_buffers().recv);
+        Stats {
+            connected: shared.view.get().is_some(),
+            drops: shared.plane.drops.snapshot(),
+            unattributed: shared.plane.unattributed.load(Relaxed),
+            queue_dropped: self.inbox.dropped(),
+            events_dropped: self.inbox.events_dropped(),
+            socket_errors: shared.socket_errors.load(Relaxed),
+            kernel_dropped: sockets
+                .iter()
+                .flatten()
+                .map(|p| u64::from(p.socket.receive_drops()))
+                .sum(),
+            receive_buffer,
+            backend: BACKEND,
+        }
+    }
+
+    /// Tells the server that a flow has ended.
+    pub fn close_flow(&self, flow: u16) {
+        if self.usable().is_err() {
+            return;
+        }
+        self.io.shared.with_control(|client, now| client.close_flow(now, flow));
+    }
+
+    /// Says goodbye and stops, within two seconds at most. Calls that wait return with
+    /// [`Error::Closed`]. Dropping the tunnel does the same.
+    pub fn close(&self) {
+        self.io.close();
+        // In a forked child the descriptor is still the parent's, whom this does not concern.
+        if !self.io.shared.is_forked() {
+            self.inbox.close();
+        }
+    }
+
+    fn usable(&self) -> Result<(), Error> {
+        self.io.shared.check()
+    }
+}
+
+/// Readable while [`Tunnel::try_recv`] would return something, or [`Tunnel::next_event`] once it
+/// has been called. Level-triggered. Nobody may read from it or write to it.
+impl AsFd for Tunnel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inbox.fd()
+    }
+}
+
+impl Drop for Tunnel {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Sends over a [`Tunnel`] with a buffer of its own.
+pub struct TunnelSender {
+    tunnel: Arc<Tunnel>,
+    batch: SendBatch,
+}
+
+impl TunnelSender {
+    /// Sends a batch of datagrams, each with its flow. Returns how many copies the sockets did not
+    /// take.
+    ///
+    /// # Errors
+    /// As [`Tunnel::send_batch`].
+    pub fn send<'d>(
+        &mut self,
+        datagrams: impl IntoIterator<Item = (u16, &'d [u8])>,
+    ) -> Result<usize, Error> {
+        let outcome = self.tunnel.io.shared.send(&mut self.batch, datagrams.into_iter())?;
+        Ok(outcome.dropped)
+    }
+}

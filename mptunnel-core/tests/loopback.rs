@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! A tunnel and a server in one process, over real sockets on loopback.
+
+use mptunnel_core::{Error, Event, Server, Tunnel};
+use std::time::Duration;
+
+const KEY: [u8; 32] = [7; 32];
+const SOON: Duration = Duration::from_secs(5);
+
+fn server() -> (Server, u16) {
+    let server = Server::builder().key(&KEY).listen("127.0.0.1:0".parse().unwrap()).bind().unwrap();
+    let port = server.local_addrs()[0].port();
+    (server, port)
+}
+
+fn tunnel(port: u16, paths: usize) -> Tunnel {
+    let mut builder = Tunnel::builder().key(&KEY);
+    for _ in 0..paths {
+        builder = builder.path(&format!("to=127.0.0.1:{port}"));
+    }
+    builder.connect().unwrap()
+}
+
+#[test]
+fn datagrams_of_every_size_pass_whole_and_once_both_ways() {
+    let (server, port) = server();
+    let client = tunnel(port, 3);
+    client.wait_ready(Some(SOON)).unwrap();
+    let mut buffer = vec![0; 65_507];
+
+    for size in [0, 1, 1_200, 1_400, 1_472, 9_000, 60_000, 65_507] {
+        let sent: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+        client.send(&sent).unwrap();
+        let (len, peer) = server.recv_from_timeout(&mut buffer, SOON).unwrap();
+        assert_eq!(&buffer[..len], sent, "{size} up");
+        server.send_to(&sent, peer).unwrap();
+        let len = client.recv_timeout(&mut buffer, SOON).unwrap();
+        assert_eq!(&buffer[..len], sent, "{size} down");
+    }
+
+    let copies = client.recv_timeout(&mut buffer, Duration::from_millis(200));
+    assert!(matches!(copies, Err(Error::TimedOut(_))), "{copies:?}");
+}
+
+#[test]
+fn a_datagram_above_the_maximum_is_refused_with_the_maximum_in_the_message() {
+    let (_server, port) = server();
+    let client = tunnel(port, 1);
+    client.wait_ready(Some(SOON)).unwrap();
+
+    let refused = client.send(&vec![0; 65_508]).unwrap_err();
+
+    assert!(matches!(refused, Error::PayloadTooLarge { len: 65_508, max: 65_507 }));
+    assert!(refused.to_string().contains("65507"), "{refused}");
+}
+
+#[test]
+fn a_path_that_cannot_work_is_told_once_and_with_its_cause() {
+    let client = Tunnel::builder()
+        .key(&KEY)
+        .path("to=127.0.0.1:9 name=refused")
+        .path("to=no-such-host.invalid:9 name=lost")
+        .connect()
+        .unwrap();
+
+    let mut told = Vec::new();
+    while let Ok(event) = client.next_event(Some(Duration::from_secs(2))) {
+        if let Event::PathDown(_, name, why) = event {
+            told.push((name, why));
+        }
+    }
+
+    told.sort();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].0 == "lost" && told[0].1.contains("does not resolve"), "{told:?}");
+    assert!(told[1].0 == "refused" && told[1].1.contains("nothing listens there"), "{told:?}");
+}
+
+#[test]
+fn without_a_server_sending_says_that_there_is_no_connection_and_silence_is_told() {
+    let client = tunnel(9, 1);
+
+    assert!(matches!(client.send(b"x"), Err(Error::NotConnected(_))));
+    let ready = client.wait_ready(Some(Duration::from_millis(50)));
+    assert!(matches!(ready, Err(Error::NotConnected(_))), "{ready:?}");
+    loop {
+        let event = client.next_event(Some(Duration::from_secs(8))).unwrap();
+        if matches!(event, Event::ServerSilent(_)) {
+            assert!(event.to_string().contains("different keys"), "{event}");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_path_may_be_added_and_removed_while_datagrams_flow() {
+    let (server, port) = server();
+    let client = tunnel(port, 1);
+    client.wait_ready(Some(SOON)).unwrap();
+    let first = client.paths()[0].id;
+    let second = client.add_path(&format!("to=127.0.0.1:{port} name=second")).unwrap();
+    let mut buffer = [0; 100];
+    let mut exchange = |n: u8| {
+        client.send(&[n]).unwrap();
+        let (len, peer) = server.recv_from_timeout(&mut buffer, SOON).unwrap();
+        assert_eq!(&buffer[..len], [n]);
+        server.send_to(&[n], peer).unwrap();
+        assert_eq!(client.recv_timeout(&mut buffer, SOON).unwrap(), 1);
+    };
+    (0..10).for_each(&mut exchange);
+    loop {
+        let event = client.next_event(Some(SOON)).unwrap();
+        if matches!(&event, Event::PathUp(id, _) if *id == second) {
+            break;
+        }
+    }
+
+    client.remove_path(first).unwrap();
+    (10..20).for_each(&mut exchange);
+
+    assert_eq!(client.paths().iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["second"]);
+    assert!(matches!(client.remove_path(first), Err(Error::UnknownPath(_))));
+}
+
+#[test]
+fn closing_returns_waiting_calls_and_tells_the_other_end() {
+    let (server, port) = server();
+    let client = tunnel(port, 2);
+    client.wait_ready(Some(SOON)).unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| client.recv(&mut [0; 10]));
+        client.close();
+        assert!(matches!(waiting.join().unwrap(), Err(Error::Closed)));
+    });
+    assert!(matches!(client.send(b"x"), Err(Error::Closed)));
+    loop {
+        let event = server.next_event(Some(SOON)).unwrap();
+        if matches!(event, Event::PeerGone(..)) {
+            break;
+        }
+    }
+}

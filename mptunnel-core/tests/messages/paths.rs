@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! Paths that come, go and fail.
+
+use crate::pair::*;
+use mptunnel_core::proto::drop::DropReason;
+use mptunnel_core::proto::frame::{Frame, FrameList};
+
+#[test]
+fn a_client_without_a_session_has_its_sockets_made_anew() {
+    // A socket keeps the source address of the network in which it was connected, and a name the
+    // address that it had: who wakes up elsewhere would search for ever.
+    let mut pair = Pair::new(2);
+    pair.server_alive = false;
+
+    pair.run(300 * S);
+
+    for path in pair.paths.clone() {
+        let times: Vec<_> =
+            pair.reopens.iter().filter(|(_, r)| r.path == path).map(|(at, _)| *at).collect();
+        assert!((20..=45).contains(&times.len()), "{} in 300 s", times.len());
+        assert!(times.windows(2).all(|w| w[1].since(w[0]) >= 400 * MS), "with a back-off");
+    }
+    pair.server_alive = true;
+    pair.run(3 * S);
+    assert!(pair.client.session().is_some());
+}
+
+#[test]
+fn a_restarted_server_measures_the_paths_as_before() {
+    let mut pair = Pair::connected(1);
+    pair.run(300 * S);
+    pair.restart_server();
+    pair.run(30 * S);
+
+    let peer = pair.server.peer(pair.peer()).unwrap();
+    let slot = peer.slots().next().unwrap();
+
+    assert!(slot.probe.health.srtt().is_some(), "the client answers the probes of the new one");
+}
+
+#[test]
+fn a_late_answer_does_not_bring_up_a_path_that_lost_its_socket() {
+    let mut pair = Pair::connected(2);
+    pair.run(S);
+    pair.down.clear();
+    // Answers are on their way …
+    let mut answers = Vec::new();
+    for _ in 0..700 {
+        pair.now = pair.now + 10 * MS;
+        pair.client.handle_timeout(pair.now);
+        pair.collect();
+        for wire in std::mem::take(&mut pair.up) {
+            pair.deliver_up(wire);
+        }
+        pair.collect();
+        answers.extend(pair.down.drain(..).filter(|wire| wire.path == 0));
+    }
+    assert!(!answers.is_empty());
+    // … when the socket goes.
+    pair.client.path_closed(pair.now, pair.paths[0]);
+    for answer in answers {
+        pair.deliver_down(answer);
+    }
+
+    let path = pair.client.paths().next().unwrap();
+    assert!(!path.up);
+}
+
+#[test]
+fn data_of_the_flow_number_that_means_the_session_is_dropped() {
+    let mut pair = Pair::connected(1);
+    pair.send_up(0, 0xffff, b"x");
+    pair.settle();
+
+    assert_eq!(pair.got_up, []);
+    assert_eq!(pair.server_plane.drops.of(DropReason::Malformed), 1);
+}
+
+#[test]
+fn a_response_with_a_wrong_nonce_proves_nothing() {
+    let mut pair = Pair::connected(1);
+    let peer = pair.peer();
+    let before = pair.server.peer(peer).unwrap().route(0);
+    pair.client_says(0, FrameList::new().push(Frame::Response { path: 0, nonce: [0; 8] }));
+    pair.settle();
+    assert_eq!(pair.server.peer(peer).unwrap().route(0), before);
+}
