@@ -4,4 +4,18 @@
 
 #![forbid(unsafe_code)]
 
+pub mod args;
 pub mod bridge;
+pub mod client;
+pub mod config;
+mod counters;
+pub mod demo;
+pub mod exit;
+pub mod keygen;
+pub mod keys;
+pub mod log;
+mod program;
+mod reload;
+mod repeats;
+pub mod server;
+mod target;

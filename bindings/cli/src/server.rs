@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The program mpserver: a thin shell around [`ServerRelay`].
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mptunnel_core::options::Settings;
+use mptunnel_core::relay::{ServerRelay, ServerRelayConfig};
+use mptunnel_core::{Error, Event, Server};
+
+use crate::args::ServerArgs;
+use crate::config::Environment;
+use crate::counters::Counters;
+use crate::exit::{Exit, fail};
+use crate::program::{self, Relay, Signals};
+use crate::target::Resolver;
+use crate::{keys, log as logging, reload};
+
+const PROGRAM: &str = "mpserver";
+
+/// Descriptors that are not for flows: sockets, logs, what a library may open.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// Runs mpserver with the arguments of the process.
+pub fn main() -> ExitCode {
+    let args = match ServerArgs::parse_from(std::env::args_os()) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    logging::init(args.verbosity);
+    let environment = Environment::of_process();
+    let mut in_force = match args.load(&environment) {
+        Ok(config) => config.settings,
+        Err(error) => return fail(PROGRAM, &error, Exit::Usage),
+    };
+    let mut settings = in_force.clone();
+    match keys::locate_for_server(&mut settings, &environment) {
+        // Not a record of the log: it is to be read and copied, however quiet the log is.
+        Ok(Some(first_run)) => eprintln!("{PROGRAM}: {first_run}"),
+        Ok(None) => {}
+        Err(error) => return fail(PROGRAM, &error, Exit::Usage),
+    }
+    program::harden();
+    let descriptors = program::raise_descriptor_limit();
+    let signals = match Signals::register() {
+        Ok(signals) => signals,
+        Err(error) => return fail(PROGRAM, &error, Exit::Failure),
+    };
+    let relay = match start(&args, &settings, descriptors) {
+        Ok(relay) => Arc::new(relay),
+        Err(error) => return program::not_started(PROGRAM, &error),
+    };
+    announce(&relay, &args, &settings);
+    // Lives as long as the relay does.
+    let _resolver = match Resolver::start(&args.target, &relay) {
+        Ok(resolver) => resolver,
+        Err(error) => return fail(PROGRAM, &error, Exit::Failure),
+    };
+    program::run(PROGRAM, &*relay, &signals, || match args.load(&environment) {
+        Ok(read) => reload(&relay, &mut in_force, &read.settings, descriptors),
+        Err(error) => reload::report_error(&error),
+    })
+}
+
+/// Changes what differs between the settings in force and those that were read again.
+fn reload(relay: &ServerRelay, in_force: &mut Settings, read: &Settings, descriptors: usize) {
+    let changes = reload::take_over(in_force, read);
+    let all = all_flows(in_force, descriptors);
+    relay.set_flow_limits(in_force.flows.into(), all, in_force.flow_timeout);
+    reload::report(PROGRAM, &changes, false);
+}
+
+fn start(args: &ServerArgs, settings: &Settings, descriptors: usize) -> Result<ServerRelay, Error> {
+    let builder = Server::builder().settings(settings.clone());
+    let builder = match args.listen_address {
+        Some(address) => builder.listen(SocketAddr::new(address, args.listen_port)),
+        None => builder.port(args.listen_port),
+    };
+    let config = ServerRelayConfig {
+        target: args.target.socket_addr(),
+        flows_per_client: settings.flows.into(),
+        flows: all_flows(settings, descriptors),
+        flow_timeout: settings.flow_timeout,
+        socket_buffer: usize::try_from(settings.socket_buffer).unwrap_or(usize::MAX),
+    };
+    ServerRelay::start(config, builder)
+}
+
+/// Flows of all clients together: each takes a descriptor.
+fn all_flows(settings: &Settings, descriptors: usize) -> usize {
+    let sessions = usize::try_from(settings.sessions).unwrap_or(usize::MAX);
+    let wanted = sessions.saturating_mul(settings.flows.into());
+    wanted.min(descriptors.saturating_sub(OTHER_DESCRIPTORS))
+}
+
+fn announce(relay: &ServerRelay, args: &ServerArgs, settings: &Settings) {
+    let server = relay.server();
+    let listen: Vec<String> = server.local_addrs().iter().map(ToString::to_string).collect();
+    log::info!(
+        "{PROGRAM} {} listens on {} for clients, key id {}, target {}",
+        env!("CARGO_PKG_VERSION"),
+        listen.join(", "),
+        server.key_ids().join(", "),
+        args.target
+    );
+    program::warn_if_clear(settings);
+}
+
+impl Relay for ServerRelay {
+    fn readiness(&self) -> BorrowedFd<'_> {
+        self.server().as_fd()
+    }
+
+    fn next_event(&self) -> Result<Option<Event>, Error> {
+        ServerRelay::next_event(self, Duration::ZERO)
+    }
+
+    fn verdict(&self) -> Error {
+        let mut nothing = [];
+        let answer = self.server().recv_from_timeout(&mut nothing, Duration::ZERO);
+        answer.err().unwrap_or(Error::Closed)
+    }
+
+    fn receive_buffer(&self) -> usize {
+        self.server().stats().receive_buffer
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::new(&self.stats(), &self.server().stats())
+    }
+
+    fn close(&self) {
+        ServerRelay::close(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_leave_descriptors_for_everything_else() {
+        let mut settings = Settings::default();
+        (settings.sessions, settings.flows) = (4, 10);
+
+        assert_eq!(all_flows(&settings, 1_024), 40);
+        assert_eq!(all_flows(&settings, 100), 36);
+        assert_eq!(all_flows(&settings, 10), 0);
+        (settings.sessions, settings.flows) = (u32::MAX, u16::MAX);
+        assert_eq!(all_flows(&settings, 1 << 20), (1 << 20) - 64);
+    }
+}
