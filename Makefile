@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# `make help` lists what there is. Every target does its own set-up.
+
+CARGO   ?= cargo
+PYTHON  ?= python3
+PREFIX  ?= /usr/local
+DESTDIR ?=
+# 0 leaves the tests in network namespaces out, loudly.
+NETNS   ?= 1
+
+BUILD  := target
+TOOLS  := $(BUILD)/tools
+VENV   := $(BUILD)/venv
+BIN    := $(BUILD)/release
+NETTEST := bindings/cli/tests/netns
+
+.PHONY: help build demo test lint doc test-rust test-vectors test-netns audit fmt install clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+build: ## build mpclient, mpserver and mptunnel, optimized, into target/release
+	$(CARGO) build --release --locked
+
+demo: build ## show the main job: a lossy world, a tunnel through it, a killed bridge and server
+	$(BIN)/mptunnel demo
+
+test: lint doc test-rust test-vectors test-netns ## everything that has to pass
+	@echo "make test: all passed"
+
+lint: ## format and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p mptunnel-core --no-default-features --features sim -- -D warnings
+
+doc: ## the API's documentation, warnings are errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
+
+test-rust: ## unit tests, the simulator, real sockets, the programs; both AEAD backends
+	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked -p mptunnel-core --no-default-features --lib proto::
+	$(CARGO) test --locked -p mptunnel-core --no-default-features --test vectors
+
+test-vectors: $(VENV)/ready ## the independent check of the wire vectors, in Python
+	$(VENV)/bin/python mptunnel-core/tests/vectors.py mptunnel-core/tests/data/vectors.txt
+	$(VENV)/bin/python mptunnel-core/tests/vectors.py PROTOCOL.md
+
+$(VENV)/ready:
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'cryptography>=41'
+	touch $@
+
+ifeq ($(NETNS),1)
+test-netns: build ## the programs between real hosts: namespaces, socat, OpenVPN, iperf3 (as root)
+	$(NETTEST)/setup
+	BIN=$(abspath $(BIN)) $(NETTEST)/run
+else
+test-netns:
+	@echo "NOT RUN: the tests in network namespaces (NETNS=$(NETNS))"
+endif
+
+audit: $(TOOLS)/bin/cargo-deny ## licences, sources and duplicates; advisories where their database can be reached
+	$(TOOLS)/bin/cargo-deny check bans licenses sources
+	$(TOOLS)/bin/cargo-deny check advisories || \
+	  echo "NOT CHECKED or FAILED: advisories, see above (the database is on the network)"
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install cargo-deny --locked --root $(TOOLS)
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+install: build ## install the programs below DESTDIR/PREFIX
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(BIN)/mpclient $(BIN)/mpserver $(BIN)/mptunnel $(DESTDIR)$(PREFIX)/bin
+
+clean: ## remove what was built
+	$(CARGO) clean
