@@ -4,6 +4,7 @@
 
 use super::super::time::Time;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -148,6 +149,8 @@ impl RespCache {
             }
             self.by_core.remove(&first.remove().core);
         }
+        give_back_room(&mut self.by_core);
+        give_back_room(&mut self.by_index);
         gone
     }
 
@@ -180,6 +183,13 @@ impl RespCache {
         self.by_core.remove(&entry.core);
         self.by_index.remove(&entry.index);
         Some(entry.index)
+    }
+}
+
+/// A table keeps the room of its busiest day; this gives it back once seven eighths stand empty.
+fn give_back_room<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
+    if table.len() < table.capacity() / 8 {
+        table.shrink_to(table.len().saturating_mul(2));
     }
 }
 
@@ -280,6 +290,20 @@ mod tests {
         assert!(matches!(cache.lookup(at(30_000), &core(2), source(2)), Cached::Miss));
         assert_eq!(cache.deadline(), None);
         assert!(cache.by_core.is_empty() && cache.by_index.is_empty());
+    }
+
+    #[test]
+    fn the_room_of_a_storm_is_given_back_after_it() {
+        let mut cache = RespCache::default();
+        for n in 1..=10_000 {
+            cache.insert(at(0), core(n), source(1), vec![], n, false, false);
+            cache.confirm(n);
+        }
+        assert!(cache.by_core.capacity() >= 10_000);
+
+        cache.expire(at(30_000));
+
+        assert_eq!(cache.by_core.capacity(), 0);
     }
 
     #[test]
