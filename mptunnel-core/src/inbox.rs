@@ -6,6 +6,7 @@ use crate::io::clock;
 use crate::io::queue::{DeliveryQueue, EventQueue, Limits, Meta, PopError, Readiness, Slot};
 use crate::io::queue::{Received, WaitError};
 use crate::io::thread::Change;
+use crate::proto::time::Time;
 use crate::{Error, Event, PathId, PeerId};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -197,11 +198,13 @@ pub(crate) struct QueueHandler {
     inbox: Arc<Inbox>,
     staged: Vec<(Meta, usize)>,
     bytes: Vec<u8>,
+    /// When the batch began: its datagrams were taken from the kernel together.
+    arrival: Option<Time>,
 }
 
 impl QueueHandler {
     pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
-        QueueHandler { inbox, staged: Vec::new(), bytes: Vec::new() }
+        QueueHandler { inbox, staged: Vec::new(), bytes: Vec::new(), arrival: None }
     }
 }
 
@@ -215,7 +218,7 @@ impl Handler for QueueHandler {
             peer: source.peer.0,
             flow: source.flow,
             path: source.path.map_or(0, |path| path.0),
-            arrival: clock::now(),
+            arrival: *self.arrival.get_or_insert_with(clock::now),
         };
         self.staged.push((meta, bytes.len()));
         self.bytes.extend_from_slice(bytes);
@@ -232,5 +235,6 @@ impl Handler for QueueHandler {
         }
         drop(writer);
         self.bytes.clear();
+        self.arrival = None;
     }
 }

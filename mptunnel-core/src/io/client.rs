@@ -33,8 +33,8 @@ use crate::{Error, Event};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ pub(crate) struct ClientShared {
     pub(crate) jobs: PathJobs,
     /// Wakes the receiver: the table of sockets changed, or it is over.
     pub(crate) wake: EventFd,
-    pub(crate) failed: Mutex<Option<String>>,
+    failed: OnceLock<String>,
     pub(crate) refused: Mutex<Option<String>>,
     /// How many sockets paths have had.
     socket_count: AtomicU32,
@@ -118,7 +118,7 @@ impl ClientIo {
             names: Mutex::default(),
             jobs: PathJobs::default(),
             wake: EventFd::new().map_err(io("eventfd"))?,
-            failed: Mutex::new(None),
+            failed: OnceLock::new(),
             refused: Mutex::new(None),
             socket_count: AtomicU32::new(0),
             socket_errors: AtomicU64::new(0),
@@ -189,7 +189,7 @@ impl ClientShared {
         if self.fork.is_child() {
             return Err(Error::Forked);
         }
-        if let Some(why) = &*self.failed.lock() {
+        if let Some(why) = self.failed.get() {
             return Err(Error::Failed(why.clone()));
         }
         if self.stopping.load(Relaxed) {
@@ -209,7 +209,7 @@ impl ClientShared {
 
     fn fail(&self, why: &str) {
         log::error!(target: "mptunnel::io", "the tunnel failed and stops: {why}");
-        self.failed.lock().get_or_insert_with(|| why.to_owned());
+        self.failed.get_or_init(|| why.to_owned());
         self.stop();
         (self.sink)(Event::Closed);
     }

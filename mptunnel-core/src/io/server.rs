@@ -24,8 +24,8 @@ use crate::proto::view::{SendRefused, Target, ViewCell};
 use crate::{Error, Event};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(crate) struct ServerShared {
     pub(crate) plane: Arc<DataPlane>,
     pub(crate) sockets: Vec<UdpSocket>,
     views: RwLock<HashMap<PeerId, Arc<ViewCell>>>,
-    pub(crate) failed: Mutex<Option<String>>,
+    failed: OnceLock<String>,
     /// Errors that sockets reported.
     pub(crate) socket_errors: AtomicU64,
     /// The path MTU to assume, with all headers; 0 = ask the kernel.
@@ -79,7 +79,7 @@ impl ServerIo {
             plane,
             sockets,
             views: RwLock::default(),
-            failed: Mutex::new(None),
+            failed: OnceLock::new(),
             socket_errors: AtomicU64::new(0),
             mtu,
             wake: EventFd::new().map_err(io("eventfd"))?,
@@ -151,7 +151,7 @@ impl ServerShared {
         if self.fork.is_child() {
             return Err(Error::Forked);
         }
-        if let Some(why) = &*self.failed.lock() {
+        if let Some(why) = self.failed.get() {
             return Err(Error::Failed(why.clone()));
         }
         if self.stopping.load(Relaxed) {
@@ -167,7 +167,7 @@ impl ServerShared {
 
     fn fail(&self, why: &str) {
         log::error!(target: "mptunnel::io", "the server failed and stops: {why}");
-        self.failed.lock().get_or_insert_with(|| why.to_owned());
+        self.failed.get_or_init(|| why.to_owned());
         self.stop();
         (self.sink)(Event::Closed);
     }

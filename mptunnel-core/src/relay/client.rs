@@ -128,7 +128,7 @@ impl ClientRelay {
             stopping: AtomicBool::new(false),
             said: Mutex::default(),
         });
-        let downstream = Downstream { shared: shared.clone(), out: Collector::new() };
+        let downstream = Downstream::new(shared.clone());
         let tunnel = Arc::new(builder.handler(downstream).connect()?);
         let (upstream, sender) = (shared.clone(), tunnel.sender());
         let (failed, of) = (shared.clone(), tunnel.clone());
@@ -405,18 +405,31 @@ fn carry_up(shared: &Shared, mut sender: TunnelSender) {
 struct Downstream {
     shared: Arc<Shared>,
     out: Collector<App>,
+    /// The flow of the previous datagram, in one batch: most batches belong to few flows.
+    last: Option<Arc<Flow>>,
+    carried: u64,
+}
+
+impl Downstream {
+    fn new(shared: Arc<Shared>) -> Self {
+        Downstream { shared, out: Collector::new(), last: None, carried: 0 }
+    }
 }
 
 impl Handler for Downstream {
     fn datagram(&mut self, source: &Source, bytes: &[u8]) {
-        let flow = self.shared.flows.read().by_number.get(&source.flow).cloned();
-        let Some(flow) = flow else {
+        if self.last.as_ref().is_none_or(|flow| flow.number != source.flow) {
+            self.last = self.shared.flows.read().by_number.get(&source.flow).cloned();
+            match &self.last {
+                Some(flow) => flow.used.store(clock::now().as_micros(), Relaxed),
+                None => self.shared.on_orphan(source.flow),
+            }
+        }
+        let Some(flow) = &self.last else {
             self.shared.counters.dropped.fetch_add(1, Relaxed);
-            self.shared.on_orphan(source.flow);
             return;
         };
-        flow.used.store(clock::now().as_micros(), Relaxed);
-        self.shared.counters.from_tunnel.fetch_add(1, Relaxed);
+        self.carried += 1;
         let shared = &self.shared;
         self.out.push(&flow.app, bytes, &mut |batch, bit, app: &App| shared.pass(batch, bit, app));
     }
@@ -424,6 +437,9 @@ impl Handler for Downstream {
     fn batch_end(&mut self) {
         let shared = &self.shared;
         self.out.flush(&mut |batch, bit, app: &App| shared.pass(batch, bit, app));
+        shared.counters.from_tunnel.fetch_add(std::mem::take(&mut self.carried), Relaxed);
+        // Not kept longer than a batch: the number may become another application's.
+        self.last = None;
     }
 }
 

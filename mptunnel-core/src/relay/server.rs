@@ -132,7 +132,7 @@ impl ServerRelay {
             said: Mutex::default(),
         });
         shared.sockets.add(&shared.wake, WAKE).map_err(io("epoll"))?;
-        let upstream = Upstream { shared: shared.clone(), out: Collector::new(), last: None };
+        let upstream = Upstream::new(shared.clone());
         let server = Arc::new(builder.handler(upstream).bind()?);
         let _ = shared.server.set(Arc::downgrade(&server));
         let (downstream, sender) = (shared.clone(), server.sender());
@@ -425,33 +425,40 @@ impl PartialEq for ToTarget {
 struct Upstream {
     shared: Arc<Shared>,
     out: Collector<ToTarget>,
-    last: Option<Arc<Flow>>,
+    /// The flow of the previous datagram, in one batch: most batches belong to few flows.
+    last: Option<ToTarget>,
+    carried: u64,
+}
+
+impl Upstream {
+    fn new(shared: Arc<Shared>) -> Self {
+        Upstream { shared, out: Collector::new(), last: None, carried: 0 }
+    }
 }
 
 impl Handler for Upstream {
     fn datagram(&mut self, source: &Source, bytes: &[u8]) {
         let key = FlowKey { peer: source.peer, epoch: source.epoch, flow: source.flow };
-        let now = clock::now();
-        let flow = match &self.last {
-            Some(flow) if flow.key == key => Some(flow.clone()),
-            _ => self.shared.flow_of(source, now),
-        };
-        let Some(flow) = flow else {
+        if self.last.as_ref().is_none_or(|to| to.0.key != key) {
+            let now = clock::now();
+            self.last = self.shared.flow_of(source, now).map(ToTarget);
+            if let Some(to) = &self.last {
+                to.0.used.store(now.as_micros(), Relaxed);
+            }
+        }
+        let Some(to) = &self.last else {
             self.shared.counters.dropped.fetch_add(1, Relaxed);
             return;
         };
-        flow.used.store(now.as_micros(), Relaxed);
-        self.shared.counters.from_tunnel.fetch_add(1, Relaxed);
+        self.carried += 1;
         let shared = &self.shared;
-        self.out.push(&ToTarget(flow.clone()), bytes, &mut |batch, bit, to: &ToTarget| {
-            shared.pass(batch, bit, &to.0)
-        });
-        self.last = Some(flow);
+        self.out.push(to, bytes, &mut |batch, bit, to: &ToTarget| shared.pass(batch, bit, &to.0));
     }
 
     fn batch_end(&mut self) {
         let shared = &self.shared;
         self.out.flush(&mut |batch, bit, to: &ToTarget| shared.pass(batch, bit, &to.0));
+        shared.counters.from_tunnel.fetch_add(std::mem::take(&mut self.carried), Relaxed);
         // Not kept longer than a batch: the flow may end, and its socket must then be closed.
         self.last = None;
     }
