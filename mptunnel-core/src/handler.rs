@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Taking delivery on the receive thread, batch by batch.
 
-use crate::{PathId, PeerId};
+use crate::inbox::{Inbox, QueueHandler};
+use crate::{Error, PathId, PeerId};
+use std::sync::Arc;
 
 /// Where a datagram came from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,4 +31,38 @@ pub trait Handler: Send {
 
     /// No more datagrams for now: what was collected should be passed on.
     fn batch_end(&mut self) {}
+}
+
+/// Who takes delivery on the receive threads of a server.
+#[derive(Default)]
+pub(crate) enum Delivery {
+    /// The queue behind `recv`.
+    #[default]
+    Queue,
+    /// One handler, for one thread.
+    One(Box<dyn Handler>),
+    /// A handler for each thread.
+    Each(Box<dyn FnMut() -> Box<dyn Handler>>),
+}
+
+impl Delivery {
+    /// The handlers of `threads` threads.
+    pub(crate) fn handlers(
+        self,
+        threads: u8,
+        inbox: &Arc<Inbox>,
+    ) -> Result<Vec<Box<dyn Handler>>, Error> {
+        let mut make: Box<dyn FnMut() -> Box<dyn Handler>> = match self {
+            Delivery::One(handler) if threads <= 1 => return Ok(vec![handler]),
+            Delivery::One(_) => {
+                return Err(Error::Config(format!(
+                    "threads = {threads}, but one handler serves one thread: give the builder \
+                     `handlers` in place of `handler`, or leave threads at 1"
+                )));
+            }
+            Delivery::Queue => Box::new(|| Box::new(QueueHandler::new(inbox.clone()))),
+            Delivery::Each(make) => make,
+        };
+        Ok((0..threads).map(|_| make()).collect())
+    }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The server's end: many clients behind one port.
 
-use crate::handler::Handler;
-use crate::inbox::{Datagram, Inbox, QueueHandler};
+use crate::handler::{Delivery, Handler};
+use crate::inbox::{Datagram, Inbox};
 use crate::io::entropy::OsEntropy;
 use crate::io::send::SendBatch;
 use crate::io::server::{ServerIo, hex};
@@ -13,6 +13,7 @@ use crate::proto::dataplane::DataPlane;
 use crate::proto::frame::{CLOSE_FINISHED, CLOSE_LIMIT};
 use crate::proto::server::{Peer, Server as Machine};
 use crate::proto::view::ViewCell;
+use crate::proto::wire::INDEX_OFFSET;
 use crate::setup::{self, OwnKey};
 use crate::stats::{PathInfo, PeerInfo, Quality, Stats};
 use crate::{Error, Event, PathId, PeerId};
@@ -57,7 +58,7 @@ pub struct ServerBuilder {
     port: Option<u16>,
     settings: Settings,
     key: OwnKey,
-    handler: Option<Box<dyn Handler>>,
+    delivery: Delivery,
     wrong: Option<Error>,
 }
 
@@ -100,9 +101,17 @@ impl ServerBuilder {
         self
     }
 
-    /// Takes delivery on the receive thread: for relays. Then `recv_from` never returns anything.
+    /// Takes delivery on the one receive thread: for relays. Then `recv_from` never returns
+    /// anything.
     pub fn handler(mut self, handler: impl Handler + 'static) -> Self {
-        self.handler = Some(Box::new(handler));
+        self.delivery = Delivery::One(Box::new(handler));
+        self
+    }
+
+    /// Takes delivery on the receive threads: `make` is called once for each of them (option
+    /// `threads`).
+    pub fn handlers<H: Handler + 'static>(mut self, mut make: impl FnMut() -> H + 'static) -> Self {
+        self.delivery = Delivery::Each(Box::new(move || Box::new(make())));
         self
     }
 
@@ -119,9 +128,9 @@ impl ServerBuilder {
         OsEntropy::check()
             .map_err(|source| Error::Io { op: "random numbers".to_owned(), source })?;
         let config = setup::server(&self.settings, self.key)?;
-        let mut sockets = Vec::new();
+        let mut listeners = Vec::new();
         for at in &self.listen {
-            sockets.push(open(*at, &self.settings)?);
+            listeners.push(open(*at, &self.settings)?);
         }
         if let Some(port) = self.port {
             // One socket for both families; without IPv6 in the kernel, one for IPv4.
@@ -130,23 +139,23 @@ impl ServerBuilder {
                 matches!(error, Error::Io { source, .. }
                     if source.raw_os_error() == Some(libc::EAFNOSUPPORT))
             };
-            sockets.push(match both {
+            listeners.push(match both {
                 Err(error) if no_ipv6(&error) => {
                     open((Ipv4Addr::UNSPECIFIED, port).into(), &self.settings)?
                 }
                 other => other?,
             });
         }
-        if sockets.is_empty() {
+        if listeners.is_empty() {
             return Err(Error::Config("no port: say where to listen".to_owned()));
         }
-        let local = sockets.iter().filter_map(|s| s.local_addr().ok()).collect();
+        let local = listeners.iter().filter_map(|l| l.first()?.local_addr().ok()).collect();
         let plane = Arc::new(DataPlane::default());
         let machine = Machine::new(config, plane.clone(), Box::new(OsEntropy));
         let key_ids = machine.key_ids().iter().map(|id| hex(id)).collect();
         let inbox = Inbox::new(self.settings.receive_queue)?;
         let events = inbox.clone();
-        let handler = self.handler.unwrap_or_else(|| Box::new(QueueHandler::new(inbox.clone())));
+        let handlers = self.delivery.handlers(self.settings.threads, &inbox)?;
         let sink = Box::new(move |event: Event| {
             let over = event == Event::Closed;
             events.tell(event);
@@ -154,18 +163,20 @@ impl ServerBuilder {
                 events.close();
             }
         });
-        let io = ServerIo::start(machine, plane, sockets, self.settings.mtu, handler, sink)?;
+        let io = ServerIo::start(machine, plane, listeners, self.settings.mtu, handlers, sink)?;
         Ok(Server { io, inbox, batch: Mutex::default(), local, settings: self.settings, key_ids })
     }
 }
 
-fn open(at: SocketAddr, settings: &Settings) -> Result<UdpSocket, Error> {
+fn open(at: SocketAddr, settings: &Settings) -> Result<Vec<UdpSocket>, Error> {
     let buffer = usize::try_from(settings.socket_buffer).unwrap_or(0);
     let mut config = SocketConfig::new(at);
     config.packet_info = true;
     config.recv_buffer = buffer;
     config.send_buffer = buffer;
-    UdpSocket::open(&config).map_err(|error| error.of_listening(at))
+    // By session: then its datagrams stay in order, and no two threads want one window.
+    UdpSocket::open_group(&config, usize::from(settings.threads), INDEX_OFFSET)
+        .map_err(|error| error.of_listening(at))
 }
 
 impl Server {
@@ -316,6 +327,8 @@ impl Server {
     /// Counters of the whole server.
     pub fn stats(&self) -> Stats {
         let shared = &self.io.shared;
+        let sockets = shared.listeners.iter().flatten();
+        let first = sockets.clone().next();
         Stats {
             connected: shared.control.lock().peers().next().is_some(),
             drops: shared.plane.drops.snapshot(),
@@ -323,8 +336,8 @@ impl Server {
             queue_dropped: self.inbox.dropped(),
             events_dropped: self.inbox.events_dropped(),
             socket_errors: shared.socket_errors.load(Relaxed),
-            kernel_dropped: shared.sockets.iter().map(|s| u64::from(s.receive_drops())).sum(),
-            receive_buffer: shared.sockets.first().map_or(0, |s| s.granted_buffers().recv),
+            kernel_dropped: sockets.map(|s| u64::from(s.receive_drops())).sum(),
+            receive_buffer: first.map_or(0, |s| s.granted_buffers().recv),
             backend: BACKEND,
         }
     }

@@ -140,3 +140,78 @@ fn closing_returns_waiting_calls_and_tells_the_other_end() {
         }
     }
 }
+
+#[test]
+fn several_threads_deliver_everything_once_and_end_with_their_endpoint() {
+    const EACH: u32 = 500;
+    let server = Server::builder()
+        .key(&KEY)
+        .listen("127.0.0.1:0".parse().unwrap())
+        .option("threads", "4")
+        .bind()
+        .unwrap();
+    let port = server.local_addrs()[0].port();
+    let clients: Vec<Tunnel> = (0..8)
+        .map(|_| {
+            let mut builder = Tunnel::builder().key(&KEY);
+            for _ in 0..4 {
+                builder = builder.path(&format!("to=127.0.0.1:{port}"));
+            }
+            builder.connect().unwrap()
+        })
+        .collect();
+    let mut buffer = [0; 100];
+
+    std::thread::scope(|scope| {
+        for client in &clients {
+            scope.spawn(|| {
+                client.wait_ready(Some(SOON)).unwrap();
+                for number in 0..EACH {
+                    client.send(&number.to_le_bytes()).unwrap();
+                }
+            });
+        }
+        let mut seen = std::collections::HashMap::new();
+        for _ in 0..EACH * 8 {
+            let (len, peer) = server.recv_from_timeout(&mut buffer, SOON).unwrap();
+            let count = seen.entry((peer, buffer[..len].to_vec())).or_insert(0);
+            *count += 1;
+            assert_eq!((len, *count), (4, 1));
+            server.send_to(&buffer[..len], peer).unwrap();
+        }
+    });
+    for client in &clients {
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..EACH {
+            let len = client.recv_timeout(&mut buffer, SOON).unwrap();
+            assert!(seen.insert(buffer[..len].to_vec()));
+        }
+    }
+
+    // They are joined within a bound, which `close` reports to the log only.
+    let threads = || {
+        std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter(|task| {
+                let name = std::fs::read_to_string(task.as_ref().unwrap().path().join("comm"));
+                name.is_ok_and(|name| name.trim() == "mpt-receive-3")
+            })
+            .count()
+    };
+    assert!(threads() > 0);
+    server.close();
+    assert_eq!(threads(), 0);
+}
+
+#[test]
+fn one_handler_for_several_threads_is_refused_with_what_to_do() {
+    struct Nobody;
+    impl mptunnel_core::Handler for Nobody {
+        fn datagram(&mut self, _: &mptunnel_core::Source, _: &[u8]) {}
+    }
+    let builder = Server::builder().key(&KEY).listen("127.0.0.1:0".parse().unwrap());
+
+    let refused = builder.option("threads", "2").handler(Nobody).bind().err().unwrap().to_string();
+
+    assert!(refused.contains("threads") && refused.contains("`handlers`"), "{refused}");
+}

@@ -36,7 +36,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!(
     "mptunnel-core runs on Linux only so far: src/io needs recvmmsg, sendmmsg, UDP_SEGMENT, \
-     UDP_GRO, eventfd and MADV_WIPEONFORK. A port provides these modules for its system."
+     UDP_GRO, SO_REUSEPORT, eventfd and MADV_WIPEONFORK. A port provides these modules for its system."
 );
 
 pub(crate) mod client;

@@ -42,7 +42,8 @@ const JOIN_WITHIN: Duration = Duration::from_secs(2);
 pub(crate) struct ServerShared {
     pub(crate) control: Mutex<Server>,
     pub(crate) plane: Arc<DataPlane>,
-    pub(crate) sockets: Vec<UdpSocket>,
+    /// For each address that is listened on, a socket for each thread.
+    pub(crate) listeners: Vec<Vec<UdpSocket>>,
     views: RwLock<HashMap<PeerId, Arc<ViewCell>>>,
     failed: OnceLock<String>,
     /// Errors that sockets reported.
@@ -68,16 +69,16 @@ impl ServerIo {
     pub(crate) fn start(
         server: Server,
         plane: Arc<DataPlane>,
-        sockets: Vec<UdpSocket>,
+        listeners: Vec<Vec<UdpSocket>>,
         mtu: u16,
-        mut handler: Box<dyn Handler>,
+        handlers: Vec<Box<dyn Handler>>,
         sink: EventSink,
     ) -> Result<ServerIo, Error> {
         let io = |op: &'static str| move |source| Error::Io { op: op.to_owned(), source };
         let shared = Arc::new(ServerShared {
             control: Mutex::new(server),
             plane,
-            sockets,
+            listeners,
             views: RwLock::default(),
             failed: OnceLock::new(),
             socket_errors: AtomicU64::new(0),
@@ -90,8 +91,11 @@ impl ServerIo {
             stopping: AtomicBool::new(false),
         });
         let running = ServerIo { shared, threads: Mutex::default() };
-        let receiver = running.shared.clone();
-        running.spawn("mpt-receive", move || receive(&receiver, &mut *handler))?;
+        for (number, mut handler) in handlers.into_iter().enumerate() {
+            let receiver = running.shared.clone();
+            let name = thread::numbered("mpt-receive", number);
+            running.spawn(&name, move || receive(&receiver, number, &mut *handler))?;
+        }
         let timer = running.shared.clone();
         running.spawn("mpt-timer", move || {
             while timer.alarm.wait() {
@@ -101,7 +105,7 @@ impl ServerIo {
         Ok(running)
     }
 
-    fn spawn(&self, name: &'static str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+    fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         let shared = self.shared.clone();
         let thread = thread::start(name, body, move |why| shared.fail(&why))
             .map_err(|source| Error::Io { op: format!("starting thread {name}"), source })?;
@@ -176,7 +180,7 @@ impl ServerShared {
         self.stopping.store(true, Relaxed);
         self.alarm.stop();
         self.wake.set();
-        for socket in &self.sockets {
+        for socket in self.listeners.iter().flatten() {
             socket.stop_reading();
         }
     }
@@ -250,13 +254,18 @@ impl ServerShared {
         }
         let mut batch = self.control_batch.lock();
         for transmit in transmits {
-            if let Some(socket) = self.sockets.get(transmit.route.socket as usize) {
+            if let Some(socket) = self.socket(&transmit.route) {
                 let to = Some((transmit.route.remote, transmit.route.local));
                 if batch.send_one(socket, &transmit.bytes, to).error.is_some() {
                     self.socket_errors.fetch_add(1, Relaxed);
                 }
             }
         }
+    }
+
+    /// The socket to send from. Any of a listener's does; a lock they do not have.
+    fn socket(&self, route: &Route) -> Option<&UdpSocket> {
+        self.listeners.get(route.socket as usize)?.first()
     }
 
     /// The view of a peer, for senders.
@@ -297,7 +306,7 @@ struct ServerSockets<'a> {
 
 impl Sockets for ServerSockets<'_> {
     fn with<R>(&self, route: &Route, send: impl FnOnce(&UdpSocket, bool) -> R) -> Option<R> {
-        self.shared.sockets.get(route.socket as usize).map(|socket| send(socket, false))
+        self.shared.socket(route).map(|socket| send(socket, false))
     }
 
     fn on_report(&self, target: &Target, report: &SendReport) {
@@ -326,11 +335,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The thread that receives from all clients.
-fn receive(shared: &ServerShared, handler: &mut dyn Handler) {
+/// A thread that receives: from all clients, or from those whose datagrams the kernel gives to its
+/// sockets if there are several threads.
+fn receive(shared: &ServerShared, number: usize, handler: &mut dyn Handler) {
+    let sockets: Vec<&UdpSocket> = shared.listeners.iter().map(|group| &group[number]).collect();
     let mut batch = RecvBatch::default();
     let mut last = LastSession::default();
-    if let [socket] = &shared.sockets[..] {
+    if let [socket] = &sockets[..] {
         // One socket: the read itself waits, which saves a call of poll(2) per wake-up.
         while !shared.stopping.load(Relaxed) {
             receive_from(shared, 0, socket, Wait::First, &mut batch, &mut last, handler);
@@ -338,7 +349,7 @@ fn receive(shared: &ServerShared, handler: &mut dyn Handler) {
         return;
     }
     let mut fds: Vec<PollFd> = std::iter::once(PollFd::readable(&shared.wake))
-        .chain(shared.sockets.iter().map(PollFd::readable))
+        .chain(sockets.iter().map(|socket| PollFd::readable(*socket)))
         .collect();
     loop {
         if let Err(error) = poll(&mut fds, None) {
@@ -348,7 +359,7 @@ fn receive(shared: &ServerShared, handler: &mut dyn Handler) {
         if shared.stopping.load(Relaxed) {
             return;
         }
-        for (number, socket) in (0u32..).zip(&shared.sockets) {
+        for (number, socket) in (0u32..).zip(&sockets) {
             if fds[number as usize + 1].is_ready() {
                 let wait = Wait::DontWait;
                 receive_from(shared, number, socket, wait, &mut batch, &mut last, handler);

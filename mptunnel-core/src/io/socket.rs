@@ -173,6 +173,38 @@ impl UdpSocket {
         Ok(UdpSocket { socket, family, gso: AtomicBool::new(gso) })
     }
 
+    /// Opens `count` sockets at one address, for as many threads: the kernel deals out what arrives
+    /// by the 32-bit word at `offset` of each datagram (`SO_REUSEPORT`, socket(7)), so that equal
+    /// words meet in one thread, in order, whatever path they came on.
+    ///
+    /// The first one is bound alone, so that an address in use is refused as ever: otherwise two
+    /// programs of one user would share the address and lose half of their datagrams each.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_group(
+        config: &SocketConfig,
+        count: usize,
+        offset: u32,
+    ) -> Result<Vec<Self>, SocketError> {
+        let mut group = vec![Self::open(config)?];
+        if count > 1 {
+            let first = &group[0];
+            first.socket.set_reuse_port(true).or_fail("SO_REUSEPORT")?;
+            let local = first.local_addr().or_fail("getsockname")?;
+            let member = SocketConfig { local, reuse_port: true, ..config.clone() };
+            for _ in 1..count {
+                group.push(Self::open(&member)?);
+            }
+            // Without it the kernel deals out by source: right as well, but paths overtake each
+            // other.
+            if let Err(error) = sys::deal_out_by_word(group[0].as_fd(), offset, count as u32) {
+                log::debug!(target: "mptunnel::io", "SO_ATTACH_REUSEPORT_CBPF: {error}");
+            }
+        }
+        Ok(group)
+    }
+
     /// Sets the peer: only its datagrams arrive any more, and its ICMP errors are reported.
     ///
     /// # Errors

@@ -176,6 +176,33 @@ pub(super) fn read_option<const N: usize>(
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Has a group of sockets at one address (`SO_REUSEPORT`) deal out what arrives among its `members`
+/// by the 32-bit word at `offset` of each datagram, modulo their number. Shorter datagrams go to the
+/// first one (socket(7), `SO_ATTACH_REUSEPORT_CBPF`).
+pub(super) fn deal_out_by_word(fd: BorrowedFd<'_>, offset: u32, members: u32) -> io::Result<()> {
+    let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut program = [
+        // A = the word, counted from the start of the UDP payload; ends with 0 if there is none.
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, members),
+        step(libc::BPF_RET | libc::BPF_A, 0),
+    ];
+    let program =
+        libc::sock_fprog { len: program.len() as libc::c_ushort, filter: program.as_mut_ptr() };
+    // SAFETY: the option takes a `sock_fprog`, of the size that is given, and reads as many steps as
+    // it says; both are live locals.
+    let status = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            ptr::from_ref(&program).cast(),
+            mem::size_of::<libc::sock_fprog>() as socklen_t,
+        )
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// A message header without name, data or control.
 pub(super) fn empty_header() -> libc::mmsghdr {
     // SAFETY: a C struct of numbers and pointers that may be null; some C libraries pad it with

@@ -32,6 +32,14 @@ pub(crate) fn start(
     std::thread::Builder::new().name(name.to_owned()).spawn(run)
 }
 
+/// The name of thread `number` of several that do the same; the first one has none.
+pub(crate) fn numbered(name: &str, number: usize) -> String {
+    match number {
+        0 => name.to_owned(),
+        _ => format!("{name}-{number}"),
+    }
+}
+
 fn message_of(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())

@@ -335,6 +335,18 @@ pub static OPTIONS: &[OptionSpec] = &[
         put: |s, v| s.receive_queue = v.size(),
     },
     OptionSpec {
+        key: "threads",
+        kind: Kind::Count,
+        unit: Unit::None,
+        range: Some(Range::new(1, 32)),
+        default: Some("1"),
+        help: "threads for each direction; every client is served by one of them",
+        live: false,
+        scope: Scope::SERVER,
+        get: |s| Some(Value::Number(s.threads.into())),
+        put: |s, v| s.threads = v.number(),
+    },
+    OptionSpec {
         key: "socket-buffer",
         kind: Kind::Size,
         unit: Unit::Bytes,

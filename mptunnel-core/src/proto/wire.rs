@@ -144,7 +144,10 @@ impl Header {
     }
 }
 
-/// The index field of any datagram: four bytes at offset 4.
+/// Where the index field of any datagram is, in bytes from its start.
+pub const INDEX_OFFSET: u32 = 4;
+
+/// The index field of any datagram: four bytes at [`INDEX_OFFSET`].
 pub fn index_of(datagram: &[u8]) -> Option<u32> {
     let mut r = Reader(datagram);
     r.skip(4)?;

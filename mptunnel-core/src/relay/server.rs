@@ -46,6 +46,8 @@ pub struct ServerRelayConfig {
     pub flow_timeout: Duration,
     /// Bytes of socket buffer to ask for.
     pub socket_buffer: usize,
+    /// Threads that take datagrams from the target, 1 to 32.
+    pub threads: u8,
 }
 
 /// Which flow of which process of which client.
@@ -99,7 +101,8 @@ struct Shared {
     config: RwLock<ServerRelayConfig>,
     target: RwLock<Option<SocketAddr>>,
     flows: RwLock<Flows>,
-    sockets: Epoll,
+    /// For each thread, the sockets of the flows that are its own.
+    sets: Vec<Epoll>,
     wake: EventFd,
     counters: Counters,
     stopping: AtomicBool,
@@ -110,7 +113,7 @@ struct Shared {
 pub struct ServerRelay {
     server: Arc<Server>,
     shared: Arc<Shared>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl ServerRelay {
@@ -123,33 +126,47 @@ impl ServerRelay {
         let shared = Arc::new(Shared {
             server: OnceLock::new(),
             target: RwLock::new(config.target),
+            sets: (0..config.threads.max(1))
+                .map(|_| Epoll::new())
+                .collect::<Result<_, _>>()
+                .map_err(io("epoll"))?,
             config: RwLock::new(config),
             flows: RwLock::default(),
-            sockets: Epoll::new().map_err(io("epoll"))?,
             wake: EventFd::new().map_err(io("eventfd"))?,
             counters: Counters::default(),
             stopping: AtomicBool::new(false),
             said: Mutex::default(),
         });
-        shared.sockets.add(&shared.wake, WAKE).map_err(io("epoll"))?;
-        let upstream = Upstream::new(shared.clone());
-        let server = Arc::new(builder.handler(upstream).bind()?);
+        for set in &shared.sets {
+            set.add(&shared.wake, WAKE).map_err(io("epoll"))?;
+        }
+        let upstream = shared.clone();
+        let builder = builder.handlers(move || Upstream::new(upstream.clone()));
+        let server = Arc::new(builder.bind()?);
         let _ = shared.server.set(Arc::downgrade(&server));
-        let (downstream, sender) = (shared.clone(), server.sender());
-        let (failed, of) = (shared.clone(), Arc::downgrade(&server));
+        let relay = ServerRelay { server, shared, threads: Mutex::default() };
+        for number in 0..relay.shared.sets.len() {
+            relay.carry_down(number).map_err(io("starting thread mpt-target"))?;
+        }
+        Ok(relay)
+    }
+
+    fn carry_down(&self, number: usize) -> std::io::Result<()> {
+        let (downstream, sender) = (self.shared.clone(), self.server.sender());
+        let (failed, of) = (self.shared.clone(), Arc::downgrade(&self.server));
         let thread = thread::start(
-            "mpt-target",
-            move || carry_down(&downstream, sender),
+            &thread::numbered("mpt-target", number),
+            move || carry_down(&downstream, &downstream.sets[number], sender),
             move |why| {
                 log::error!(target: "mptunnel::relay", "the relay failed and stops: {why}");
-                failed.stopping.store(true, Relaxed);
+                failed.stop();
                 if let Some(server) = of.upgrade() {
                     server.close();
                 }
             },
-        )
-        .map_err(io("starting thread mpt-target"))?;
-        Ok(ServerRelay { server, shared, thread: Mutex::new(Some(thread)) })
+        )?;
+        self.threads.lock().push(thread);
+        Ok(())
     }
 
     /// The server, for its state and its clients.
@@ -214,10 +231,9 @@ impl ServerRelay {
 
     /// Stops carrying, tells all clients, closes the server; within a bound.
     pub fn close(&self) {
-        self.shared.stopping.store(true, Relaxed);
-        self.shared.wake.set();
-        let thread = self.thread.lock().take();
-        thread::join(thread.into_iter().collect(), JOIN_WITHIN);
+        self.shared.stop();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        thread::join(threads, JOIN_WITHIN);
         self.server.close();
     }
 }
@@ -229,6 +245,16 @@ impl Drop for ServerRelay {
 }
 
 impl Shared {
+    fn stop(&self) {
+        self.stopping.store(true, Relaxed);
+        self.wake.set();
+    }
+
+    /// The set, and so the thread, that has the flow of this number.
+    fn set_of(&self, number: u64) -> &Epoll {
+        &self.sets[(number % self.sets.len() as u64) as usize]
+    }
+
     /// The flow of a datagram, a new one if need be; `None` if it has none.
     fn flow_of(&self, source: &Source, now: Time) -> Option<Arc<Flow>> {
         let key = FlowKey { peer: source.peer, epoch: source.epoch, flow: source.flow };
@@ -284,7 +310,7 @@ impl Shared {
         let to = server.handle(key.peer).ok()?;
         flows.next_number += 1;
         let number = flows.next_number;
-        if let Err(error) = self.sockets.add(&socket, number) {
+        if let Err(error) = self.set_of(number).add(&socket, number) {
             self.refuse(&mut flows, key, now, &format!("epoll: {error}"));
             return None;
         }
@@ -464,12 +490,12 @@ impl Handler for Upstream {
     }
 }
 
-/// The thread that carries from the target into the tunnel.
-fn carry_down(shared: &Shared, mut sender: ServerSender) {
+/// A thread that carries from the target into the tunnel.
+fn carry_down(shared: &Shared, sockets: &Epoll, mut sender: ServerSender) {
     let mut batch = RecvBatch::default();
     let mut ready = Ready::new(64);
     loop {
-        if let Err(error) = shared.sockets.wait(&mut ready, Duration::from_secs(60)) {
+        if let Err(error) = sockets.wait(&mut ready, Duration::from_secs(60)) {
             panic!("epoll_wait(2) on a set that lives does not fail: {error}");
         }
         if shared.stopping.load(Relaxed) {

@@ -40,6 +40,7 @@ fn data_for_a_flow_that_the_server_has_ended_is_answered() {
         flows: 10,
         flow_timeout: MS * 50,
         socket_buffer: 0,
+        threads: 2,
     };
     let builder = Server::builder().key(&KEY).listen(loopback());
     let relay = ServerRelay::start(config, builder).unwrap();

@@ -76,6 +76,40 @@ fn an_address_in_use_is_refused_unless_the_port_is_shared() {
 }
 
 #[test]
+fn a_group_shares_one_address_with_nobody_else() {
+    let group = UdpSocket::open_group(&config(V4), 3, 0).unwrap();
+    let at = group[0].local_addr().unwrap();
+
+    assert!(group.iter().all(|socket| socket.local_addr().unwrap() == at));
+    let (error, code) = refused(&SocketConfig::new(at));
+    assert_eq!((error.op, code), ("bind", Some(libc::EADDRINUSE)));
+    let another = UdpSocket::open_group(&SocketConfig::new(at), 3, 0).unwrap_err();
+    assert_eq!(another.source.raw_os_error(), Some(libc::EADDRINUSE));
+}
+
+#[test]
+fn the_members_of_a_group_get_all_datagrams_and_equal_words_meet_whatever_their_source() {
+    let group = UdpSocket::open_group(&config(V4), 3, 4).unwrap();
+    let to = Some((group[0].local_addr().unwrap(), None));
+    for _ in 0..4 {
+        let source = open(V4);
+        for word in 0u8..32 {
+            let datagram = [9, 9, 9, 9, 0, 0, 0, word, 9];
+            assert_eq!(batch([(&datagram[..], 1)]).send(&source, 1, to).packets, 1);
+        }
+        assert_eq!(batch([(&b"short"[..], 1)]).send(&source, 1, to).packets, 1);
+    }
+
+    for (number, member) in (0u8..).zip(&group) {
+        let datagrams = arrived(member);
+        let (short, words): (Vec<_>, Vec<_>) = datagrams.iter().partition(|d| d.len() == 5);
+        assert_eq!(short.len(), if number == 0 { 4 } else { 0 });
+        assert!(words.iter().all(|datagram| datagram[7] % 3 == number));
+        assert_eq!(words.len(), 4 * (0u8..32).filter(|word| word % 3 == number).count());
+    }
+}
+
+#[test]
 fn an_address_that_is_not_ours_is_refused() {
     let (error, code) = refused(&config("192.0.2.55:0"));
 
