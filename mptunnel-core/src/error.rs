@@ -60,6 +60,9 @@ pub enum Error {
     /// report it.
     #[error("the endpoint failed: {0}")]
     Failed(String),
+    /// This kind of endpoint cannot do that, for the reason in the text.
+    #[error("{0}")]
+    Unsupported(&'static str),
     /// A setting is wrong, missing or does not go with another.
     #[error("{0}")]
     Config(String),
@@ -88,6 +91,7 @@ impl From<Error> for io::Error {
             Error::NoPath => Kind::NetworkUnreachable,
             Error::Refused(_) => Kind::ConnectionRefused,
             Error::Io { source, .. } => source.kind(),
+            Error::Unsupported(_) => Kind::Unsupported,
             Error::Forked | Error::Failed(_) => Kind::Other,
         };
         io::Error::new(kind, error)

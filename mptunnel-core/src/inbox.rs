@@ -3,8 +3,9 @@
 
 use crate::handler::{Handler, Source};
 use crate::io::clock;
-use crate::io::queue::{DeliveryQueue, EventQueue, Limits, Meta, PopError, Readiness, Slot};
+use crate::io::queue::{self, DeliveryQueue, EventQueue, Limits, Meta, PopError, Readiness};
 use crate::io::queue::{Received, WaitError};
+use crate::io::room::Room;
 use crate::io::thread::Change;
 use crate::proto::time::Time;
 use crate::{Error, Event, PathId, PeerId};
@@ -12,11 +13,55 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Events kept for an application that does not fetch them.
 const MAX_EVENTS: usize = 1_024;
+
+/// What is known of a received datagram, apart from its bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Arrival {
+    /// Its length in bytes; an empty datagram has 0.
+    pub len: usize,
+    /// Who sent it: at a server the client; at a client 0, or the flow of an `mpserver`'s target.
+    pub peer: PeerId,
+    /// The path of its first copy, if it is known.
+    pub path: Option<PathId>,
+    /// When the first copy arrived, by [`clock`](crate::clock).
+    pub time: Duration,
+}
+
+/// Where a received datagram goes.
+pub trait Slot {
+    /// Room for it.
+    fn buffer(&mut self) -> &mut [u8];
+
+    /// It is in the first [`len`](Arrival::len) bytes of the buffer.
+    fn fill(&mut self, arrival: Arrival);
+}
+
+impl<S: Slot> queue::Slot for S {
+    fn buffer(&mut self) -> &mut [u8] {
+        Slot::buffer(self)
+    }
+
+    fn fill(&mut self, received: Received) {
+        Slot::fill(self, Arrival::of(received));
+    }
+}
+
+impl Arrival {
+    fn of(Received { meta, len }: Received) -> Self {
+        Arrival {
+            len,
+            peer: PeerId(meta.peer).with_flow(meta.flow),
+            path: (meta.path != 0).then_some(PathId(meta.path)),
+            time: Duration::from_micros(meta.arrival.as_micros()),
+        }
+    }
+}
 
 /// A received datagram in a buffer that is used again and again.
 #[derive(Clone, Debug, Default)]
@@ -25,10 +70,12 @@ pub struct Datagram {
     pub buffer: Vec<u8>,
     /// Its length in bytes.
     pub len: usize,
-    /// Which client sent it; 0 at a client.
+    /// Who sent it: at a server the client; at a client 0, or the flow of an `mpserver`'s target.
     pub peer: PeerId,
-    /// The path of its first copy, at a client and if known.
+    /// The path of its first copy, if it is known.
     pub path: Option<PathId>,
+    /// When the first copy arrived, by [`clock`](crate::clock).
+    pub time: Duration,
 }
 
 impl Datagram {
@@ -48,15 +95,9 @@ impl Slot for Datagram {
         &mut self.buffer
     }
 
-    fn fill(&mut self, received: Received) {
-        self.len = received.len;
-        self.peer = PeerId(received.meta.peer);
-        self.path = path_of(received.meta);
+    fn fill(&mut self, Arrival { len, peer, path, time }: Arrival) {
+        (self.len, self.peer, self.path, self.time) = (len, peer, path, time);
     }
-}
-
-fn path_of(meta: Meta) -> Option<PathId> {
-    (meta.path != 0).then_some(PathId(meta.path))
 }
 
 /// Datagrams and events on their way to the application.
@@ -70,6 +111,9 @@ pub(crate) struct Inbox {
     /// Something changed that `wait_ready` may wait for.
     change: Change,
     interrupts: AtomicU64,
+    closed: AtomicBool,
+    /// Those who wait to send.
+    pub(crate) room: Room,
 }
 
 impl Inbox {
@@ -77,9 +121,7 @@ impl Inbox {
         let readiness =
             Readiness::new().map_err(|source| Error::Io { op: "eventfd".to_owned(), source })?;
         let readiness = Arc::new(readiness);
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        // A datagram's record takes 40 bytes: many empty ones must be bounded as well.
-        let limits = Limits { bytes, datagrams: (bytes / 64).max(16) };
+        let limits = limits(bytes);
         Ok(Arc::new(Inbox {
             datagrams: DeliveryQueue::new(limits, readiness.clone()),
             events: EventQueue::new(MAX_EVENTS, readiness.clone()),
@@ -87,6 +129,8 @@ impl Inbox {
             early: Mutex::new(Some(VecDeque::new())),
             change: Change::default(),
             interrupts: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            room: Room::default(),
         }))
     }
 
@@ -121,17 +165,18 @@ impl Inbox {
         &self,
         buffer: &mut [u8],
         timeout: Option<Duration>,
-    ) -> Result<Received, Error> {
+    ) -> Result<Arrival, Error> {
         let capacity = buffer.len();
-        self.datagrams.pop(buffer, timeout).map_err(|error| pop_error(error, capacity, timeout))
+        let received = self.datagrams.pop(buffer, timeout);
+        received.map(Arrival::of).map_err(|error| pop_error(error, capacity, timeout))
     }
 
-    pub(crate) fn recv_batch(
+    pub(crate) fn recv_batch<S: Slot>(
         &self,
-        slots: &mut [Datagram],
+        slots: &mut [S],
         timeout: Option<Duration>,
     ) -> Result<usize, Error> {
-        let capacity = slots.first().map_or(0, |slot| slot.buffer.len());
+        let capacity = slots.first_mut().map_or(0, |slot| Slot::buffer(slot).len());
         self.datagrams
             .pop_batch(slots, timeout)
             .map_err(|error| pop_error(error, capacity, timeout))
@@ -146,18 +191,29 @@ impl Inbox {
         let before = self.interrupts.load(Relaxed);
         self.change.wait_until(timeout, || {
             let interrupted = self.interrupts.load(Relaxed) != before;
-            done().or_else(|| interrupted.then_some(Err(Error::Interrupted)))
+            let closed = self.closed.load(Relaxed);
+            done()
+                .or_else(|| closed.then_some(Err(Error::Closed)))
+                .or_else(|| interrupted.then_some(Err(Error::Interrupted)))
         })
     }
 
     pub(crate) fn interrupt(&self) {
         self.datagrams.interrupt();
         self.events.interrupt();
+        self.room.interrupt();
         self.interrupts.fetch_add(1, Relaxed);
         self.change.tell();
     }
 
+    /// Keeps at most so many bytes of datagrams from now on; those that are there stay.
+    pub(crate) fn set_limit(&self, bytes: u64) {
+        self.datagrams.set_limits(limits(bytes));
+    }
+
     pub(crate) fn close(&self) {
+        self.closed.store(true, Relaxed);
+        self.room.close();
         self.datagrams.close();
         self.events.close();
         self.change.tell();
@@ -174,6 +230,12 @@ impl Inbox {
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.readiness.watch()
     }
+}
+
+fn limits(bytes: u64) -> Limits {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    // A datagram's record takes 40 bytes: many empty ones must be bounded as well.
+    Limits { bytes, datagrams: (bytes / 64).max(16) }
 }
 
 fn timed_out(timeout: Option<Duration>) -> Error {
@@ -210,10 +272,6 @@ impl QueueHandler {
 
 impl Handler for QueueHandler {
     fn datagram(&mut self, source: &Source, bytes: &[u8]) {
-        // Flows are the relays'; an application without one has flow 0.
-        if source.flow != 0 {
-            return;
-        }
         let meta = Meta {
             peer: source.peer.0,
             flow: source.flow,

@@ -18,29 +18,45 @@
 //!
 //! Through `log`, with targets `mptunnel::…`; the library never prints and installs no logger.
 
+mod endpoint;
 mod error;
 mod event;
 mod handler;
+mod hook;
 mod inbox;
 mod io;
 pub mod keyfile;
+pub mod log_context;
 pub mod options;
 #[doc(hidden)]
 pub mod proto;
 pub mod relay;
+mod sending;
 mod server;
 mod setup;
 #[cfg(feature = "sim")]
 #[doc(hidden)]
 pub mod sim;
+mod snapshot;
 mod stats;
 mod tunnel;
 
+pub use endpoint::{Config, Endpoint};
 pub use error::Error;
 pub use event::Event;
 pub use handler::{Handler, Source};
-pub use inbox::Datagram;
+pub use hook::SocketHook;
+pub use inbox::{Arrival, Datagram, Slot};
 pub use proto::event::{PathId, PeerId};
+pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
+pub use snapshot::Snapshot;
 pub use stats::{PathInfo, PeerInfo, Quality, Stats};
+use std::time::Duration;
 pub use tunnel::{Tunnel, TunnelBuilder, TunnelSender};
+
+/// The clock of this library: time since the system was started, in which suspend counts
+/// (`CLOCK_BOOTTIME`). Never decreases. For comparing with the [time](Arrival::time) of an arrival.
+pub fn clock() -> Duration {
+    Duration::from_micros(io::clock::now().as_micros())
+}

@@ -2,19 +2,25 @@
 //! The server's end: many clients behind one port.
 
 use crate::handler::{Delivery, Handler};
-use crate::inbox::{Datagram, Inbox};
+use crate::hook::SocketHook;
+use crate::inbox::{Arrival, Inbox, Slot};
 use crate::io::entropy::OsEntropy;
+use crate::io::outgoing::Outcome;
+use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::{ServerIo, hex};
 use crate::io::socket::{SocketConfig, UdpSocket};
-use crate::options::Settings;
+use crate::options::{Place, Role, Settings};
 use crate::proto::crypto::BACKEND;
 use crate::proto::dataplane::DataPlane;
 use crate::proto::frame::{CLOSE_FINISHED, CLOSE_LIMIT};
 use crate::proto::server::{Peer, Server as Machine};
-use crate::proto::view::ViewCell;
+use crate::proto::time::Time;
+use crate::proto::view::{SendView, ViewCell};
 use crate::proto::wire::INDEX_OFFSET;
+use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
+use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PeerInfo, Quality, Stats};
 use crate::{Error, Event, PathId, PeerId};
 use parking_lot::Mutex;
@@ -46,7 +52,7 @@ pub struct Server {
     inbox: Arc<Inbox>,
     batch: Mutex<SendBatch>,
     local: Vec<SocketAddr>,
-    settings: Settings,
+    settings: Mutex<Settings>,
     key_ids: Vec<String>,
 }
 
@@ -59,6 +65,7 @@ pub struct ServerBuilder {
     settings: Settings,
     key: OwnKey,
     delivery: Delivery,
+    hook: Option<SocketHook>,
     wrong: Option<Error>,
 }
 
@@ -101,6 +108,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Has every socket shown to `hook` before it is used.
+    pub fn socket_hook(mut self, hook: impl Into<Option<SocketHook>>) -> Self {
+        self.hook = hook.into();
+        self
+    }
+
     /// Takes delivery on the one receive thread: for relays. Then `recv_from` never returns
     /// anything.
     pub fn handler(mut self, handler: impl Handler + 'static) -> Self {
@@ -130,18 +143,19 @@ impl ServerBuilder {
         let config = setup::server(&self.settings, self.key)?;
         let mut listeners = Vec::new();
         for at in &self.listen {
-            listeners.push(open(*at, &self.settings)?);
+            listeners.push(open(*at, &self.settings, self.hook.as_ref())?);
         }
         if let Some(port) = self.port {
             // One socket for both families; without IPv6 in the kernel, one for IPv4.
-            let both = open((Ipv6Addr::UNSPECIFIED, port).into(), &self.settings);
+            let both =
+                open((Ipv6Addr::UNSPECIFIED, port).into(), &self.settings, self.hook.as_ref());
             let no_ipv6 = |error: &Error| {
                 matches!(error, Error::Io { source, .. }
                     if source.raw_os_error() == Some(libc::EAFNOSUPPORT))
             };
             listeners.push(match both {
                 Err(error) if no_ipv6(&error) => {
-                    open((Ipv4Addr::UNSPECIFIED, port).into(), &self.settings)?
+                    open((Ipv4Addr::UNSPECIFIED, port).into(), &self.settings, self.hook.as_ref())?
                 }
                 other => other?,
             });
@@ -164,18 +178,25 @@ impl ServerBuilder {
             }
         });
         let io = ServerIo::start(machine, plane, listeners, self.settings.mtu, handlers, sink)?;
-        Ok(Server { io, inbox, batch: Mutex::default(), local, settings: self.settings, key_ids })
+        let settings = Mutex::new(self.settings);
+        Ok(Server { io, inbox, batch: Mutex::default(), local, settings, key_ids })
     }
 }
 
-fn open(at: SocketAddr, settings: &Settings) -> Result<Vec<UdpSocket>, Error> {
+fn open(
+    at: SocketAddr,
+    settings: &Settings,
+    hook: Option<&SocketHook>,
+) -> Result<Vec<UdpSocket>, Error> {
     let buffer = usize::try_from(settings.socket_buffer).unwrap_or(0);
     let mut config = SocketConfig::new(at);
     config.packet_info = true;
     config.recv_buffer = buffer;
     config.send_buffer = buffer;
     // By session: then its datagrams stay in order, and no two threads want one window.
-    UdpSocket::open_group(&config, usize::from(settings.threads), INDEX_OFFSET)
+    let threads = usize::from(settings.threads);
+    let prepare = |fd: BorrowedFd<'_>| SocketHook::call(hook, fd, &format!("listen={at}"));
+    UdpSocket::open_group(&config, threads, INDEX_OFFSET, prepare)
         .map_err(|error| error.of_listening(at))
 }
 
@@ -215,13 +236,45 @@ impl Server {
         peer: PeerId,
     ) -> Result<(), Error> {
         let shared = &self.io.shared;
-        let view = shared.view(peer).ok_or(Error::UnknownPeer(peer))?;
-        let flow_0 = datagrams.into_iter().map(|bytes| (0, bytes));
-        let outcome = shared.send(peer, &view, &mut self.batch.lock(), flow_0)?;
+        let view = shared.view(peer.client()).ok_or(Error::UnknownPeer(peer))?;
+        let in_flow = datagrams.into_iter().map(|bytes| (peer.flow(), bytes));
+        let outcome = shared.send(peer.client(), &view, &mut self.batch.lock(), in_flow)?;
         if outcome.copies == 0 && outcome.dropped > 0 {
             return Err(Error::WouldBlock);
         }
         Ok(())
+    }
+
+    /// As [`send_to`](Self::send_to), with wishes. Paths are those of this client, by the names
+    /// that [`paths`](Self::paths) tells.
+    ///
+    /// # Errors
+    /// In addition [`Error::TimedOut`] and [`Error::Interrupted`], for who waits;
+    /// [`Error::NoPath`] for a path that is not up.
+    pub fn send_with(
+        &self,
+        datagram: &[u8],
+        peer: PeerId,
+        options: &SendOptions,
+    ) -> Result<(), Error> {
+        self.send_batch_with([datagram], peer, options).map(drop)
+    }
+
+    /// Sends datagrams in order to a client with the same wishes. Returns how many of them, from
+    /// the first one on, were taken by at least one path.
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with), if the first of them could not be sent.
+    pub fn send_batch_with<'d>(
+        &self,
+        datagrams: impl IntoIterator<Item = &'d [u8], IntoIter: Clone>,
+        peer: PeerId,
+        options: &SendOptions,
+    ) -> Result<usize, Error> {
+        self.io.shared.check()?;
+        let view = self.io.shared.view(peer.client()).ok_or(Error::UnknownPeer(peer))?;
+        let outlet = ToClient { server: self, peer, view };
+        sending::send_all(&outlet, &self.inbox.room, datagrams.into_iter(), options)
     }
 
     /// A sender with a buffer of its own, for relays.
@@ -234,6 +287,7 @@ impl Server {
     /// # Errors
     /// [`Error::UnknownPeer`].
     pub fn handle(&self, peer: PeerId) -> Result<PeerHandle, Error> {
+        let peer = peer.client();
         let view = self.io.shared.view(peer).ok_or(Error::UnknownPeer(peer))?;
         Ok(PeerHandle { peer, view })
     }
@@ -245,7 +299,7 @@ impl Server {
     /// [`Error::BufferTooSmall`]: the datagram is kept. [`Error::Interrupted`], [`Error::Closed`],
     /// [`Error::Forked`], [`Error::Failed`].
     pub fn recv_from(&self, buffer: &mut [u8]) -> Result<(usize, PeerId), Error> {
-        self.recv_with(buffer, None)
+        self.recv_with(buffer, None).map(|arrival| (arrival.len, arrival.peer))
     }
 
     /// As [`recv_from`](Self::recv_from), for at most `timeout`; zero does not wait.
@@ -257,26 +311,30 @@ impl Server {
         buffer: &mut [u8],
         timeout: Duration,
     ) -> Result<(usize, PeerId), Error> {
-        self.recv_with(buffer, Some(timeout))
+        self.recv_with(buffer, Some(timeout)).map(|arrival| (arrival.len, arrival.peer))
     }
 
-    fn recv_with(
+    /// Takes the next datagram of any client, and tells where and when it came in. `None` waits for
+    /// ever, zero not at all.
+    ///
+    /// # Errors
+    /// As [`recv_from_timeout`](Self::recv_from_timeout).
+    pub fn recv_with(
         &self,
         buffer: &mut [u8],
         timeout: Option<Duration>,
-    ) -> Result<(usize, PeerId), Error> {
+    ) -> Result<Arrival, Error> {
         self.io.shared.check()?;
-        let received = self.inbox.recv(buffer, timeout)?;
-        Ok((received.len, PeerId(received.meta.peer)))
+        self.inbox.recv(buffer, timeout)
     }
 
     /// Waits for a datagram and takes as many as there are and `slots` hold.
     ///
     /// # Errors
     /// As [`recv_from_timeout`](Self::recv_from_timeout); `None` waits for ever.
-    pub fn recv_batch(
+    pub fn recv_batch<S: Slot>(
         &self,
-        slots: &mut [Datagram],
+        slots: &mut [S],
         timeout: Option<Duration>,
     ) -> Result<usize, Error> {
         self.io.shared.check()?;
@@ -302,7 +360,7 @@ impl Server {
 
     /// The largest datagram that this end accepts, in bytes; a client may accept less.
     pub fn max_payload(&self) -> usize {
-        usize::from(self.settings.max_payload)
+        usize::from(self.settings.lock().max_payload)
     }
 
     /// All clients, in the order in which they came; none in a forked child.
@@ -311,17 +369,45 @@ impl Server {
             return Vec::new();
         }
         let server = self.io.shared.control.lock();
-        let mut peers: Vec<PeerInfo> = server
-            .peers()
-            .map(|peer| PeerInfo {
-                id: peer.id,
-                restarts: peer.epoch,
-                paths: paths_of(peer),
-                window: peer.current.window_bits(),
-            })
-            .collect();
+        let mut peers: Vec<PeerInfo> = server.peers().map(info_of).collect();
         peers.sort_by_key(|peer| peer.id);
         peers
+    }
+
+    /// One client.
+    ///
+    /// # Errors
+    /// [`Error::UnknownPeer`] if it is not connected; [`Error::Forked`].
+    pub fn peer(&self, peer: PeerId) -> Result<PeerInfo, Error> {
+        if self.io.shared.is_forked() {
+            return Err(Error::Forked);
+        }
+        let server = self.io.shared.control.lock();
+        server.peer(peer.client()).map(info_of).ok_or(Error::UnknownPeer(peer))
+    }
+
+    /// The paths of one client.
+    ///
+    /// # Errors
+    /// As [`peer`](Self::peer).
+    pub fn paths(&self, peer: PeerId) -> Result<Vec<PathInfo>, Error> {
+        self.peer(peer).map(|peer| peer.paths)
+    }
+
+    /// Waits until a client is connected and one of its paths is up.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; [`Error::Interrupted`], [`Error::Closed`] and so on.
+    pub fn wait_ready(&self, timeout: Option<Duration>) -> Result<(), Error> {
+        let ready = self.inbox.wait_until(timeout, || {
+            if let Err(over) = self.io.shared.check() {
+                return Some(Err(over));
+            }
+            let server = self.io.shared.control.lock();
+            let is_up = |peer: &Peer| peer.slots().any(|s| s.active.is_some() && !s.silent);
+            server.peers().any(is_up).then_some(Ok(()))
+        });
+        ready.unwrap_or_else(|| Err(Error::TimedOut(timeout.unwrap_or_default())))
     }
 
     /// Counters of the whole server.
@@ -342,10 +428,47 @@ impl Server {
         }
     }
 
+    /// Changes an option while the server runs: `sessions`, `session-timeout`, `handshake-rate`,
+    /// `cookie-threshold`, `source-rate`, `source-burst`, `idle-interval` or `receive-queue`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown option, a wrong value, or an option that counts only at the
+    /// start; [`Error::Closed`] and so on.
+    pub fn set(&self, key: &str, value: &str) -> Result<(), Error> {
+        self.io.shared.check()?;
+        let mut settings = self.settings.lock();
+        let changed = setup::changed(&settings, Place::ServerLibrary, key, value)?;
+        self.inbox.set_limit(changed.receive_queue);
+        let limits = setup::server_limits(&changed);
+        self.io.shared.with_control(|server, now| server.set_limits(now, limits));
+        *settings = changed;
+        Ok(())
+    }
+
+    /// The value of an option, as text; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an option that a server does not have.
+    pub fn get(&self, key: &str) -> Result<Option<String>, Error> {
+        setup::value_of(&self.settings.lock(), Place::ServerLibrary, key)
+    }
+
+    /// Everything that can be seen of the server.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            role: Role::Server,
+            version: env!("CARGO_PKG_VERSION"),
+            key_ids: self.key_ids.clone(),
+            stats: self.stats(),
+            paths: Vec::new(),
+            peers: self.peers(),
+        }
+    }
+
     /// Ends the session of one client, for good.
     pub fn dismiss(&self, peer: PeerId) {
         if self.io.shared.check().is_ok() {
-            self.io.shared.with_control(|server, now| server.dismiss(now, peer));
+            self.io.shared.with_control(|server, now| server.dismiss(now, peer.client()));
         }
     }
 
@@ -360,11 +483,21 @@ impl Server {
     /// Tells all clients that the server goes away and may come back, and stops, within three
     /// seconds at most. Dropping the server does the same.
     pub fn close(&self) {
-        self.io.close();
-        // In a forked child the descriptor is still the parent's, whom this does not concern.
+        // Who waits is told before the goodbyes, which take a moment. In a forked child the
+        // descriptor is still the parent's, whom this does not concern.
         if !self.io.shared.is_forked() {
             self.inbox.close();
         }
+        self.io.close();
+    }
+}
+
+fn info_of(peer: &Peer) -> PeerInfo {
+    PeerInfo {
+        id: peer.id,
+        restarts: peer.epoch,
+        paths: paths_of(peer),
+        window: peer.current.window_bits(),
     }
 }
 
@@ -372,9 +505,10 @@ fn paths_of(peer: &Peer) -> Vec<PathInfo> {
     peer.slots()
         .map(|slot| {
             let mut info = PathInfo {
-                id: PathId(0),
+                id: PathId::of_slot(slot.id),
                 slot: slot.id,
                 name: format!("path {}", slot.id),
+                words: String::new(),
                 up: slot.active.is_some() && !slot.silent,
                 since: Duration::ZERO,
                 backup: slot.backup,
@@ -407,6 +541,38 @@ impl AsFd for Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// A client, or an application behind it, as the destination of datagrams.
+struct ToClient<'a> {
+    server: &'a Server,
+    peer: PeerId,
+    view: Arc<ViewCell>,
+}
+
+impl Outlet for ToClient<'_> {
+    fn view(&self) -> Result<(Arc<SendView>, Time), Error> {
+        self.server.io.shared.view_to_send(self.peer.client(), &self.view)
+    }
+
+    fn slot(&self, path: PathId) -> Result<u8, Error> {
+        path.slot_at_server().filter(|slot| *slot < 32).ok_or(Error::UnknownPath(path))
+    }
+
+    fn send<'d>(
+        &self,
+        view: &SendView,
+        now: Time,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+    ) -> Result<Outcome, Error> {
+        let datagrams = datagrams.map(|bytes| (self.peer.flow(), bytes));
+        let mut batch = self.server.batch.lock();
+        self.server.io.shared.send_with(self.peer.client(), view, now, &mut batch, datagrams)
+    }
+
+    fn wait(&self, view: &SendView, patience: &mut Patience<'_>) -> Result<bool, Error> {
+        self.server.io.shared.wait_for_room(view, patience)
     }
 }
 

@@ -3,8 +3,10 @@
 
 use crate::Error;
 use crate::keyfile::{self, Privacy};
-use crate::options::{Credentials, Mode, Role, Settings};
-use crate::proto::config::{ClientConfig, ClientKeys, Common, ServerConfig, ServerKey};
+use crate::options::{Credentials, Mode, OptionSpec, Place, Role, Settings};
+use crate::proto::config::{
+    ClientConfig, ClientKeys, Common, ServerConfig, ServerKey, ServerLimits,
+};
 use crate::proto::crypto::{Psk, PublicKey, StaticSecret};
 use crate::proto::probe::Intervals;
 use crate::proto::sched::Policy;
@@ -124,6 +126,53 @@ pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, E
     server.source_rate = settings.source_rate;
     server.source_burst = settings.source_burst;
     Ok(server)
+}
+
+/// `settings` with another value of one option that may change while an endpoint runs.
+pub(crate) fn changed(
+    settings: &Settings,
+    place: Place,
+    key: &str,
+    value: &str,
+) -> Result<Settings, Error> {
+    let mut changed = settings.clone();
+    changed.set(key, value).map_err(config)?;
+    if let Some(spec) = OptionSpec::find(key) {
+        spec.check_place(place).map_err(config)?;
+        if !spec.live {
+            return Err(config(format!(
+                "{key} counts only at the start: close the endpoint and open it with the new value"
+            )));
+        }
+    }
+    Ok(changed)
+}
+
+/// The value of an option that `place` has.
+pub(crate) fn value_of(
+    settings: &Settings,
+    place: Place,
+    key: &str,
+) -> Result<Option<String>, Error> {
+    let Some(spec) = OptionSpec::find(key) else {
+        // Setting it fails with a message that says which one may be meant.
+        return settings.clone().set(key, "").map(|()| None).map_err(config);
+    };
+    spec.check_place(place).map_err(config)?;
+    Ok(settings.get(key))
+}
+
+/// What of a server may change while it runs.
+pub(crate) fn server_limits(settings: &Settings) -> ServerLimits {
+    ServerLimits {
+        sessions: settings.sessions as usize,
+        session_timeout: settings.session_timeout,
+        handshakes_per_s: settings.handshake_rate,
+        load_threshold: settings.cookie_threshold,
+        source_rate: settings.source_rate,
+        source_burst: settings.source_burst,
+        idle_interval: settings.idle_interval,
+    }
 }
 
 fn psk_list(file: &Path, settings: &Settings) -> Result<Vec<ServerKey>, Error> {

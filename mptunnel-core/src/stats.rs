@@ -11,12 +11,14 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PathInfo {
-    /// Its name for calls; 0 at a server.
+    /// Its name for calls.
     pub id: PathId,
     /// Its number on the wire, 0 to 31.
     pub slot: u8,
     /// What the user calls it.
     pub name: String,
+    /// What describes it, as [`PathSpec`](crate::options::PathSpec) prints it; empty at a server.
+    pub words: String,
     /// Whether probes are answered (client) or heard (server).
     pub up: bool,
     /// How long `up` has been as it is; zero at a server.

@@ -2,21 +2,29 @@
 //! The client's end: one server, several paths.
 
 use crate::handler::Handler;
-use crate::inbox::{Datagram, Inbox, QueueHandler};
+use crate::hook::SocketHook;
+use crate::inbox::{Arrival, Inbox, QueueHandler, Slot};
 use crate::io::client::ClientIo;
 use crate::io::clock;
 use crate::io::entropy::OsEntropy;
+use crate::io::outgoing::Outcome;
 use crate::io::paths::{PathJob, PathPlan};
+use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::hex;
-use crate::options::{HostPort, PathRole, PathSpec, Settings};
+use crate::options::{HostPort, PathRole, PathSpec, Place, Role, Settings};
 use crate::proto::client::{Client, PathSettings, PathState};
 use crate::proto::crypto::BACKEND;
 use crate::proto::dataplane::DataPlane;
+use crate::proto::time::Time;
+use crate::proto::view::SendView;
+use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
+use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, Quality, Stats};
-use crate::{Error, Event, PathId};
+use crate::{Error, Event, PathId, PeerId};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -50,8 +58,11 @@ pub struct Tunnel {
     io: ClientIo,
     inbox: Arc<Inbox>,
     batch: Mutex<SendBatch>,
-    settings: Settings,
+    settings: Mutex<Settings>,
     server: Option<HostPort>,
+    /// What describes each path. Locked by who changes paths, for as long as that takes.
+    specs: Mutex<BTreeMap<PathId, PathSpec>>,
+    hook: Option<SocketHook>,
     key_id: String,
 }
 
@@ -64,6 +75,7 @@ pub struct TunnelBuilder {
     settings: Settings,
     key: OwnKey,
     handler: Option<Box<dyn Handler>>,
+    hook: Option<SocketHook>,
     wrong: Option<Error>,
 }
 
@@ -118,6 +130,12 @@ impl TunnelBuilder {
         self
     }
 
+    /// Has every socket shown to `hook` before it is used.
+    pub fn socket_hook(mut self, hook: impl Into<Option<SocketHook>>) -> Self {
+        self.hook = hook.into();
+        self
+    }
+
     /// Takes delivery on the receive thread: for relays. Then `recv` never returns anything.
     pub fn handler(mut self, handler: impl Handler + 'static) -> Self {
         self.handler = Some(Box::new(handler));
@@ -155,8 +173,10 @@ impl TunnelBuilder {
             io,
             inbox,
             batch: Mutex::default(),
-            settings: self.settings,
+            settings: Mutex::new(self.settings),
             server: self.server,
+            specs: Mutex::default(),
+            hook: self.hook,
             key_id,
         };
         let paths = match (self.paths.is_empty(), &tunnel.server) {
@@ -217,6 +237,36 @@ impl Tunnel {
         Ok(())
     }
 
+    /// As [`send`](Self::send), with wishes.
+    ///
+    /// # Errors
+    /// In addition [`Error::TimedOut`] and [`Error::Interrupted`], for who waits;
+    /// [`Error::UnknownPath`] for a path that does not exist, [`Error::NoPath`] for one that is
+    /// not up.
+    pub fn send_with(&self, datagram: &[u8], options: &SendOptions) -> Result<(), Error> {
+        self.send_batch_with([datagram], PeerId::default(), options).map(drop)
+    }
+
+    /// Sends datagrams in order with the same wishes, each of which was taken by at least one path
+    /// if it is counted in the result: the first so many. `to` is 0 for the server, or one of its
+    /// [flows](PeerId::with_flow).
+    ///
+    /// # Errors
+    /// As [`send_with`](Self::send_with), if the first of them could not be sent;
+    /// [`Error::UnknownPeer`] if `to` is a client.
+    pub fn send_batch_with<'d>(
+        &self,
+        datagrams: impl IntoIterator<Item = &'d [u8], IntoIter: Clone>,
+        to: PeerId,
+        options: &SendOptions,
+    ) -> Result<usize, Error> {
+        if to.client() != PeerId::default() {
+            return Err(Error::UnknownPeer(to));
+        }
+        let outlet = ToServer { tunnel: self, flow: to.flow() };
+        sending::send_all(&outlet, &self.inbox.room, datagrams.into_iter(), options)
+    }
+
     /// A sender with a buffer of its own, for threads that send much, and for relays.
     pub fn sender(self: &Arc<Self>) -> TunnelSender {
         TunnelSender { tunnel: self.clone(), batch: SendBatch::default() }
@@ -229,7 +279,7 @@ impl Tunnel {
     /// [`Error::BufferTooSmall`]: the datagram is kept. [`Error::Interrupted`], [`Error::Closed`],
     /// [`Error::Forked`], [`Error::Failed`].
     pub fn recv(&self, buffer: &mut [u8]) -> Result<usize, Error> {
-        self.recv_with(buffer, None)
+        self.recv_with(buffer, None).map(|arrival| arrival.len)
     }
 
     /// As [`recv`](Self::recv), for at most `timeout`.
@@ -237,7 +287,7 @@ impl Tunnel {
     /// # Errors
     /// In addition [`Error::TimedOut`].
     pub fn recv_timeout(&self, buffer: &mut [u8], timeout: Duration) -> Result<usize, Error> {
-        self.recv_with(buffer, Some(timeout))
+        self.recv_with(buffer, Some(timeout)).map(|arrival| arrival.len)
     }
 
     /// As [`recv`](Self::recv), without waiting.
@@ -245,12 +295,21 @@ impl Tunnel {
     /// # Errors
     /// In addition [`Error::WouldBlock`].
     pub fn try_recv(&self, buffer: &mut [u8]) -> Result<usize, Error> {
-        self.recv_with(buffer, Some(Duration::ZERO))
+        self.recv_with(buffer, Some(Duration::ZERO)).map(|arrival| arrival.len)
     }
 
-    fn recv_with(&self, buffer: &mut [u8], timeout: Option<Duration>) -> Result<usize, Error> {
+    /// Takes the next datagram, and tells where and when it came in. `None` waits for ever, zero
+    /// not at all.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv); [`Error::TimedOut`], or [`Error::WouldBlock`] for zero.
+    pub fn recv_with(
+        &self,
+        buffer: &mut [u8],
+        timeout: Option<Duration>,
+    ) -> Result<Arrival, Error> {
         self.usable()?;
-        self.inbox.recv(buffer, timeout).map(|received| received.len)
+        self.inbox.recv(buffer, timeout)
     }
 
     /// Waits for a datagram and takes as many as there are and `slots` hold, each of which needs a
@@ -258,9 +317,9 @@ impl Tunnel {
     ///
     /// # Errors
     /// As [`recv_timeout`](Self::recv_timeout); `None` waits for ever.
-    pub fn recv_batch(
+    pub fn recv_batch<S: Slot>(
         &self,
-        slots: &mut [Datagram],
+        slots: &mut [S],
         timeout: Option<Duration>,
     ) -> Result<usize, Error> {
         self.usable()?;
@@ -308,7 +367,10 @@ impl Tunnel {
     /// does while there is no session.
     pub fn max_payload(&self) -> usize {
         let view = self.io.shared.view.get();
-        view.map_or(usize::from(self.settings.max_payload), |view| view.session.max_payload())
+        match view {
+            Some(view) => view.session.max_payload(),
+            None => usize::from(self.settings.lock().max_payload),
+        }
     }
 
     /// Adds a path while the tunnel runs, in the words of [`TunnelBuilder::path`].
@@ -336,16 +398,20 @@ impl Tunnel {
             None => to.to_string(),
         });
         let settings = PathSettings { name: name.clone(), backup: spec.role == PathRole::Backup };
+        let mut specs = self.specs.lock();
         let (id, slot) = self.io.shared.add_path(settings).ok_or_else(|| {
             Error::Config("a tunnel has at most 32 paths: remove one first".to_owned())
         })?;
+        specs.insert(id, spec.clone());
+        let settings = self.settings.lock();
         let plan = PathPlan {
             id,
             slot,
             to,
             spec,
-            buffer: usize::try_from(self.settings.socket_buffer).unwrap_or(0),
-            mtu: self.settings.mtu,
+            buffer: usize::try_from(settings.socket_buffer).unwrap_or(0),
+            mtu: settings.mtu,
+            hook: self.hook.clone(),
         };
         self.io.shared.jobs.push(PathJob::Open(Box::new(plan)));
         Ok(id)
@@ -357,12 +423,77 @@ impl Tunnel {
     /// [`Error::UnknownPath`].
     pub fn remove_path(&self, id: PathId) -> Result<(), Error> {
         self.usable()?;
+        let mut specs = self.specs.lock();
         if !self.io.shared.with_control(|client, now| client.remove_path(now, id)) {
             return Err(Error::UnknownPath(id));
         }
+        specs.remove(&id);
         self.io.shared.names.lock().remove(&id);
         self.io.shared.jobs.push(PathJob::Close(id));
         Ok(())
+    }
+
+    /// Changes one word of a path while the tunnel runs. `name`, `role` and `mtu` take effect in
+    /// place; `to`, `if`, `src` and `mark` give the path a new socket, with the same port if that
+    /// is possible. The rest is kept for policies that look at it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a wrong word or value, or a name that another path has;
+    /// [`Error::UnknownPath`].
+    pub fn set_path(&self, id: PathId, word: &str, value: &str) -> Result<(), Error> {
+        self.usable()?;
+        let mut specs = self.specs.lock();
+        let mut spec = specs.get(&id).cloned().ok_or(Error::UnknownPath(id))?;
+        spec.set_word(word, value).map_err(|error| Error::Config(error.to_string()))?;
+        let name = spec.name.clone().unwrap_or_default();
+        if specs.iter().any(|(other, its)| *other != id && its.name == spec.name) {
+            return Err(Error::Config(format!("another path has the name {name:?} already")));
+        }
+        let to = spec.to.clone().or_else(|| self.server.clone()).ok_or(Error::UnknownPath(id))?;
+        let settings = PathSettings { name: name.clone(), backup: spec.role == PathRole::Backup };
+        if !self.io.shared.with_control(|client, _| client.set_path(id, settings)) {
+            return Err(Error::UnknownPath(id));
+        }
+        self.io.shared.names.lock().insert(id, name);
+        self.io.shared.jobs.push(PathJob::Change(id, to, Box::new(spec.clone())));
+        specs.insert(id, spec);
+        Ok(())
+    }
+
+    /// Changes an option while the tunnel runs: `receive-queue` or `idle-interval`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an unknown option, a wrong value, or an option that counts only at the
+    /// start; [`Error::Closed`] and so on.
+    pub fn set(&self, key: &str, value: &str) -> Result<(), Error> {
+        self.usable()?;
+        let mut settings = self.settings.lock();
+        let changed = setup::changed(&settings, Place::ClientLibrary, key, value)?;
+        self.inbox.set_limit(changed.receive_queue);
+        let idle = changed.idle_interval;
+        self.io.shared.with_control(|client, _| client.set_idle_interval(idle));
+        *settings = changed;
+        Ok(())
+    }
+
+    /// The value of an option, as text; `None` if it has none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an option that a client does not have.
+    pub fn get(&self, key: &str) -> Result<Option<String>, Error> {
+        setup::value_of(&self.settings.lock(), Place::ClientLibrary, key)
+    }
+
+    /// Everything that can be seen of the tunnel.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            role: Role::Client,
+            version: env!("CARGO_PKG_VERSION"),
+            key_ids: vec![self.key_id.clone()],
+            stats: self.stats(),
+            paths: self.paths(),
+            peers: Vec::new(),
+        }
     }
 
     /// All paths as they are now, in the order of their slots; none in a forked child.
@@ -370,6 +501,7 @@ impl Tunnel {
         if self.io.shared.is_forked() {
             return Vec::new();
         }
+        let specs = self.specs.lock();
         let client = self.io.shared.control.lock();
         let now = clock::now();
         client
@@ -383,6 +515,7 @@ impl Tunnel {
                     id: path.id,
                     slot: path.slot,
                     name: path.settings.name.clone(),
+                    words: specs.get(&path.id).map(PathSpec::to_string).unwrap_or_default(),
                     up: path.up,
                     since: now.since(path.since),
                     backup: path.settings.backup,
@@ -437,11 +570,16 @@ impl Tunnel {
     /// Says goodbye and stops, within two seconds at most. Calls that wait return with
     /// [`Error::Closed`]. Dropping the tunnel does the same.
     pub fn close(&self) {
-        self.io.close();
-        // In a forked child the descriptor is still the parent's, whom this does not concern.
+        // Who waits is told before the goodbyes, which take a moment. In a forked child the
+        // descriptor is still the parent's, whom this does not concern.
         if !self.io.shared.is_forked() {
             self.inbox.close();
         }
+        self.io.close();
+    }
+
+    pub(crate) fn is_forked(&self) -> bool {
+        self.io.shared.is_forked()
     }
 
     fn usable(&self) -> Result<(), Error> {
@@ -460,6 +598,36 @@ impl AsFd for Tunnel {
 impl Drop for Tunnel {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+/// The server, or a target behind it, as the destination of datagrams.
+struct ToServer<'a> {
+    tunnel: &'a Tunnel,
+    flow: u16,
+}
+
+impl Outlet for ToServer<'_> {
+    fn view(&self) -> Result<(Arc<SendView>, Time), Error> {
+        self.tunnel.io.shared.view_to_send()
+    }
+
+    fn slot(&self, path: PathId) -> Result<u8, Error> {
+        self.tunnel.io.shared.slot_of_path(path)
+    }
+
+    fn send<'d>(
+        &self,
+        view: &SendView,
+        now: Time,
+        datagrams: impl Iterator<Item = &'d [u8]>,
+    ) -> Result<Outcome, Error> {
+        let datagrams = datagrams.map(|bytes| (self.flow, bytes));
+        self.tunnel.io.shared.send_with(view, now, &mut self.tunnel.batch.lock(), datagrams)
+    }
+
+    fn wait(&self, view: &SendView, patience: &mut Patience<'_>) -> Result<bool, Error> {
+        self.tunnel.io.shared.wait_for_room(view, patience)
     }
 }
 

@@ -17,6 +17,7 @@ use super::fork::ForkGuard;
 use super::outgoing::{Outcome, Outgoing, Sockets};
 use super::paths::{PathJob, PathJobs};
 use super::recv::{RecvBatch, Wait};
+use super::room::Patience;
 use super::send::{SendBatch, SendReport};
 use super::socket::UdpSocket;
 use super::thread::{self, Alarm};
@@ -25,6 +26,7 @@ use crate::handler::{Handler, Source};
 use crate::proto::client::{Client, PathSettings};
 use crate::proto::dataplane::{DataPlane, LastSession, Received};
 use crate::proto::event::{ClientEvent, PathDownReason, PathId, PeerId, Transmit};
+use crate::proto::num::path_bit;
 use crate::proto::route::Route;
 use crate::proto::time::Time;
 use crate::proto::view::{SendRefused, SendView, Target, ViewCell};
@@ -315,16 +317,23 @@ impl ClientShared {
         batch: &mut SendBatch,
         datagrams: impl Iterator<Item = (u16, &'d [u8])>,
     ) -> Result<Outcome, Error> {
+        let (view, now) = self.view_to_send()?;
+        self.send_with(&view, now, batch, datagrams)
+    }
+
+    /// What may be sent with now, for a sender that chooses among the paths itself.
+    pub(crate) fn view_to_send(&self) -> Result<(Arc<SendView>, Time), Error> {
         self.check()?;
         let view = self.view.get().ok_or_else(|| self.not_connected())?;
         let now = clock::now();
         if view.ends_a_pause(now) {
             self.with_control(|client, now| client.on_data_after_pause(now));
         }
-        self.send_with(&view, now, batch, datagrams)
+        Ok((view, now))
     }
 
-    fn send_with<'d>(
+    /// Sends with a view, as a whole or narrowed.
+    pub(crate) fn send_with<'d>(
         &self,
         view: &SendView,
         now: Time,
@@ -335,6 +344,29 @@ impl ClientShared {
         let sockets = ClientSockets { shared: self, table: &table };
         let sent = Outgoing::new(batch, view, &sockets).send_all(now, datagrams);
         sent.map_err(|(refused, len)| self.refused_send(refused, len))
+    }
+
+    /// The socket of a path; an error if there is no such path, or if it has none.
+    pub(crate) fn slot_of_path(&self, path: PathId) -> Result<u8, Error> {
+        let table = self.sockets.read().clone();
+        match (0u8..).zip(&*table).find(|(_, p)| p.as_ref().is_some_and(|p| p.path == path)) {
+            Some((slot, _)) => Ok(slot),
+            None if self.names.lock().contains_key(&path) => Err(Error::NoPath),
+            None => Err(Error::UnknownPath(path)),
+        }
+    }
+
+    /// Waits for room in the sockets of the chosen paths.
+    pub(crate) fn wait_for_room(
+        &self,
+        view: &SendView,
+        patience: &mut Patience<'_>,
+    ) -> Result<bool, Error> {
+        let table = self.sockets.read().clone();
+        let chosen = view.targets.iter().filter(|t| view.chosen & path_bit(t.slot) != 0);
+        let socket = |t: &Target| Some(&*find(&table, t.route.socket)?.socket);
+        let sockets: Vec<&UdpSocket> = chosen.filter_map(socket).collect();
+        patience.wait(&sockets)
     }
 
     fn refused_send(&self, refused: SendRefused, len: usize) -> Error {

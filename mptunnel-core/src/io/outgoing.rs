@@ -25,6 +25,10 @@ pub(crate) struct Outcome {
     pub(crate) copies: usize,
     /// Copies that none took.
     pub(crate) dropped: usize,
+    /// Packets that the socket took which took the most, of all batches together.
+    pub(crate) most: usize,
+    /// Whether a socket did not take everything for want of room.
+    pub(crate) full: bool,
 }
 
 /// A batch under construction for one peer.
@@ -82,6 +86,7 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
         if self.batch.is_empty() {
             return;
         }
+        let mut most = 0;
         for target in &self.view.targets {
             let bit = path_bit(target.slot);
             let bytes = self.batch.bytes_for(bit);
@@ -105,7 +110,10 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
             }
             self.outcome.copies += report.packets;
             self.outcome.dropped += lost;
+            self.outcome.full |= report.full;
+            most = most.max(report.packets);
         }
+        self.outcome.most += most;
         self.batch.clear();
     }
 }

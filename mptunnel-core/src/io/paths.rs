@@ -9,6 +9,7 @@ use super::client::{ClientShared, PathSocket, slot_of};
 use super::clock;
 use super::socket::{Family, SocketConfig, SocketError, UdpSocket};
 use crate::Event;
+use crate::hook::SocketHook;
 use crate::options::{HostPort, PathSpec};
 use crate::proto::event::{PathId, Reopen};
 use crate::proto::route::Route;
@@ -41,6 +42,8 @@ pub(crate) enum PathJob {
     Reopen(Reopen),
     /// The path is gone.
     Close(PathId),
+    /// A path is to be as described here from now on.
+    Change(PathId, HostPort, Box<PathSpec>),
     /// A socket reported this errno.
     Trouble(PathId, i32),
     /// A path answers: what was said about its trouble is past.
@@ -66,6 +69,7 @@ impl PathJob {
             PathJob::Open(_)
             | PathJob::Reopen(_)
             | PathJob::Close(_)
+            | PathJob::Change(..)
             | PathJob::Answers(_)
             | PathJob::Resolved(..) => false,
         }
@@ -94,6 +98,16 @@ pub(crate) struct PathPlan {
     pub(crate) buffer: usize,
     /// Bytes of a packet with all headers, if the user says so; 0 = ask the kernel.
     pub(crate) mtu: u16,
+    /// Sees each socket before it is used.
+    pub(crate) hook: Option<SocketHook>,
+}
+
+impl PathPlan {
+    fn open(&self, config: &SocketConfig) -> Result<UdpSocket, SocketError> {
+        let words = PathSpec { to: Some(self.to.clone()), ..self.spec.clone() };
+        let words = || words.to_string();
+        UdpSocket::open_with(config, |fd| SocketHook::call(self.hook.as_ref(), fd, &words()))
+    }
 }
 
 /// The jobs of the thread, and the last trouble of each path.
@@ -221,6 +235,11 @@ fn take(shared: &Arc<ClientShared>, paths: &mut BTreeMap<PathId, Managed>, job: 
                 path.take_out(shared);
             }
         }
+        PathJob::Change(id, to, spec) => {
+            if let Some(path) = paths.get_mut(&id) {
+                path.change(shared, now, to, *spec);
+            }
+        }
         PathJob::Reopen(reopen) => {
             if let Some(path) = paths.get_mut(&reopen.path) {
                 log::debug!(
@@ -287,6 +306,26 @@ impl Managed {
 
     fn name(&self) -> &str {
         self.plan.spec.name.as_deref().unwrap_or("?")
+    }
+
+    /// Takes over a new description, with a new socket if the old one does not fit it.
+    fn change(&mut self, shared: &Arc<ClientShared>, now: Time, to: HostPort, spec: PathSpec) {
+        let old = std::mem::replace(&mut self.plan.spec, spec);
+        let new = &self.plan.spec;
+        let elsewhere = self.plan.to != to;
+        if elsewhere {
+            self.addresses = to.socket_addr().into_iter().collect();
+            (self.plan.to, self.turn, self.resolved_at) = (to, 0, None);
+        }
+        let same_socket = !elsewhere
+            && old.interface == new.interface
+            && old.source == new.source
+            && old.mark == new.mark;
+        if same_socket {
+            self.check_mtu(shared);
+        } else {
+            (self.wants_socket, self.next_try) = (true, now);
+        }
     }
 
     /// Tries to give the path a socket: looks the name up if that is due, or opens one.
@@ -380,7 +419,7 @@ impl Managed {
     /// may still be held by a sender for a moment.
     fn bind(&self, mut config: SocketConfig) -> Result<UdpSocket, SocketError> {
         for _ in 0..SAME_PORT_TRIES {
-            match UdpSocket::open(&config) {
+            match self.plan.open(&config) {
                 Err(e)
                     if config.local.port() != 0
                         && e.source.raw_os_error() == Some(libc::EADDRINUSE) =>
@@ -391,7 +430,7 @@ impl Managed {
             }
         }
         config.local.set_port(0);
-        UdpSocket::open(&config)
+        self.plan.open(&config)
     }
 
     /// An error with the thing and the remedy in it.
@@ -522,7 +561,7 @@ impl Managed {
         let mut config = SocketConfig::any(Family::of(remote));
         config.interface.clone_from(&self.plan.spec.interface);
         config.mark = self.plan.spec.mark;
-        let socket = UdpSocket::open(&config).ok()?;
+        let socket = self.plan.open(&config).ok()?;
         socket.connect(remote).ok()?;
         socket.local_addr().ok().map(|address| address.ip())
     }
@@ -578,7 +617,7 @@ mod tests {
     fn plan(client: &ClientIo, to: &str) -> PathPlan {
         let (id, slot) = client.shared.add_path(PathSettings::default()).unwrap();
         let to = to.parse().unwrap();
-        PathPlan { id, slot, to, spec: PathSpec::default(), buffer: 0, mtu: 0 }
+        PathPlan { id, slot, to, spec: PathSpec::default(), buffer: 0, mtu: 0, hook: None }
     }
 
     fn socket_of(client: &ClientIo, is: impl Fn(&PathSocket) -> bool) -> PathSocket {

@@ -139,7 +139,7 @@ pub(super) const MAX_SEGMENTS: usize = 64;
 pub(super) const MAX_RUN_BYTES: usize = 65_000;
 
 /// Runs of one batch: bounds the memory for packets that form none.
-pub(super) const MAX_RUNS: usize = 1024;
+pub(crate) const MAX_RUNS: usize = 1024;
 
 #[cfg(test)]
 mod tests {

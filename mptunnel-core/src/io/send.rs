@@ -39,6 +39,8 @@ pub(crate) struct SendReport {
     pub(crate) dropped: usize,
     /// Packets beyond what UDP or, undivided, the path can carry (`EMSGSIZE`); not in `dropped`.
     pub(crate) too_big: usize,
+    /// Whether the socket had no room for the rest.
+    pub(crate) full: bool,
     /// The first error that the kernel told. It may be an earlier packet's that an ICMP message
     /// answered (`ECONNREFUSED`; `EMSGSIZE` when the path MTU shrank), in which case nothing of
     /// this batch needs to be missing. A full socket and a lost offload are no errors.
@@ -270,7 +272,11 @@ fn push(
             report.error.get_or_insert(error);
         }
         match verdict {
-            Verdict::Full | Verdict::GiveUp => return Err(GiveUp),
+            Verdict::Full => {
+                report.full = true;
+                return Err(GiveUp);
+            }
+            Verdict::GiveUp => return Err(GiveUp),
             Verdict::Retry => {
                 retried = true;
                 continue;
@@ -318,7 +324,7 @@ fn verdict(code: libc::c_int, joined: bool, retried: bool) -> Verdict {
 }
 
 /// Bytes: 384 KiB, which stays in the L2 cache while several sockets send it.
-const CAPACITY: usize = 384 * 1024;
+pub(crate) const CAPACITY: usize = 384 * 1024;
 
 /// Bytes of IP (without options) and UDP headers: RFC 791, RFC 8200, RFC 768.
 const IPV4_UDP_HEADERS: usize = 20 + 8;

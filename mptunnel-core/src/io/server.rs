@@ -10,17 +10,19 @@ use super::fork::ForkGuard;
 use super::outgoing::{Outcome, Outgoing, Sockets};
 use super::paths::max_packet;
 use super::recv::{RecvBatch, Wait};
+use super::room::Patience;
 use super::send::{SendBatch, SendReport};
 use super::socket::{UdpSocket, route_mtu};
 use super::thread::{self, Alarm};
 use super::wake::{EventFd, PollFd, poll};
 use crate::handler::{Handler, Source};
 use crate::proto::dataplane::{DataPlane, LastSession, Received};
-use crate::proto::event::{PeerGoneReason, PeerId, ServerEvent, Transmit};
+use crate::proto::event::{PathId, PeerGoneReason, PeerId, ServerEvent, Transmit};
+use crate::proto::num::path_bit;
 use crate::proto::route::Route;
 use crate::proto::server::Server;
 use crate::proto::time::Time;
-use crate::proto::view::{SendRefused, Target, ViewCell};
+use crate::proto::view::{SendRefused, SendView, Target, ViewCell};
 use crate::{Error, Event};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
@@ -281,14 +283,51 @@ impl ServerShared {
         batch: &mut SendBatch,
         datagrams: impl Iterator<Item = (u16, &'d [u8])>,
     ) -> Result<Outcome, Error> {
+        let (view, now) = self.view_to_send(peer, cell)?;
+        self.send_with(peer, &view, now, batch, datagrams)
+    }
+
+    /// What may be sent to a peer with now, for a sender that chooses among the paths itself.
+    pub(crate) fn view_to_send(
+        &self,
+        peer: PeerId,
+        cell: &ViewCell,
+    ) -> Result<(Arc<SendView>, Time), Error> {
         self.check()?;
         let view = cell.get().ok_or(Error::UnknownPeer(peer))?;
         let now = clock::now();
         if view.ends_a_pause(now) {
             self.with_control(|server, now| server.on_data_after_pause(now, peer));
         }
+        Ok((view, now))
+    }
+
+    /// Waits for room in the sockets of the chosen paths.
+    pub(crate) fn wait_for_room(
+        &self,
+        view: &SendView,
+        patience: &mut Patience<'_>,
+    ) -> Result<bool, Error> {
+        let chosen = view.targets.iter().filter(|t| view.chosen & path_bit(t.slot) != 0);
+        let mut numbers: Vec<u32> = chosen.map(|t| t.route.socket).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let socket = |n: &u32| self.listeners.get(*n as usize)?.first();
+        let sockets: Vec<&UdpSocket> = numbers.iter().filter_map(socket).collect();
+        patience.wait(&sockets)
+    }
+
+    /// Sends with a view, as a whole or narrowed.
+    pub(crate) fn send_with<'d>(
+        &self,
+        peer: PeerId,
+        view: &SendView,
+        now: Time,
+        batch: &mut SendBatch,
+        datagrams: impl Iterator<Item = (u16, &'d [u8])>,
+    ) -> Result<Outcome, Error> {
         let sockets = ServerSockets { shared: self, peer };
-        let sent = Outgoing::new(batch, &view, &sockets).send_all(now, datagrams);
+        let sent = Outgoing::new(batch, view, &sockets).send_all(now, datagrams);
         sent.map_err(|(refused, len)| match refused {
             SendRefused::TooLarge { max } => Error::PayloadTooLarge { len, max },
             SendRefused::NoPath => Error::NoPath,
@@ -404,7 +443,7 @@ fn receive_one(
     handler: &mut dyn Handler,
 ) {
     match shared.plane.receive(now, route, datagram, last) {
-        Received::Data { session, flow, payload, .. } => {
+        Received::Data { session, flow, payload, path } => {
             // The first packet under new keys: only now is the session the peer's.
             let known = session.is_confirmed()
                 || shared.with_control(|server, now| server.promote(now, session));
@@ -413,7 +452,7 @@ fn receive_one(
                     peer: PeerId(session.peer()),
                     epoch: session.epoch(),
                     flow,
-                    path: None,
+                    path: path.map(PathId::of_slot),
                     superseded: session.is_superseded(),
                 };
                 handler.datagram(&source, payload.bytes());

@@ -181,20 +181,21 @@ impl UdpSocket {
     /// programs of one user would share the address and lose half of their datagrams each.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open_with`](Self::open_with).
     pub(crate) fn open_group(
         config: &SocketConfig,
         count: usize,
         offset: u32,
+        prepare: impl Fn(BorrowedFd<'_>) -> io::Result<()>,
     ) -> Result<Vec<Self>, SocketError> {
-        let mut group = vec![Self::open(config)?];
+        let mut group = vec![Self::open_with(config, &prepare)?];
         if count > 1 {
             let first = &group[0];
             first.socket.set_reuse_port(true).or_fail("SO_REUSEPORT")?;
             let local = first.local_addr().or_fail("getsockname")?;
             let member = SocketConfig { local, reuse_port: true, ..config.clone() };
             for _ in 1..count {
-                group.push(Self::open(&member)?);
+                group.push(Self::open_with(&member, &prepare)?);
             }
             // Without it the kernel deals out by source: right as well, but paths overtake each
             // other.

@@ -2,6 +2,7 @@
 //! The threads of an endpoint: started with a name, stopped by a flag, never the end of the host.
 
 use super::clock;
+use crate::log_context;
 use crate::proto::time::Time;
 use parking_lot::{Condvar, Mutex};
 use std::any::Any;
@@ -22,7 +23,9 @@ pub(crate) fn start(
     body: impl FnOnce() + Send + 'static,
     failed: impl FnOnce(String) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
+    let context = log_context::get();
     let run = move || {
+        log_context::set(context);
         super::sys::block_signals();
         // Unwind safety: `failed` marks the endpoint, after which nobody looks at its state.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {

@@ -70,6 +70,11 @@ impl PollFd {
         PollFd(libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 })
     }
 
+    /// Waits for room to write, or for an error.
+    pub(crate) fn writable(fd: &impl AsRawFd) -> Self {
+        PollFd(libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 })
+    }
+
     /// Whether the last [`poll`] found that a read would not block: data, an error or the end.
     pub(crate) fn is_ready(&self) -> bool {
         self.0.revents & (libc::POLLIN | libc::POLLERR | libc::POLLHUP) != 0

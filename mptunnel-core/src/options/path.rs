@@ -220,6 +220,25 @@ impl PathSpec {
         if errors.is_empty() { Ok(spec) } else { Err(errors) }
     }
 
+    /// Changes one word.
+    ///
+    /// # Errors
+    ///
+    /// Nothing changes if there is no such word, or if the value has the wrong form or does not go
+    /// with another one.
+    pub fn set_word(&mut self, key: &str, value: &str) -> Result<(), PathError> {
+        let text = format!("{key}={value}");
+        let Some(known) = PATH_WORDS.iter().find(|word| word.key == key) else {
+            let nearest = nearest(key, PATH_WORDS.iter().map(|word| word.key));
+            return Err(PathError::Unknown { word: text, nearest });
+        };
+        let mut changed = self.clone();
+        changed.set(known, &text, value)?;
+        changed.check_families(None)?;
+        *self = changed;
+        Ok(())
+    }
+
     fn set(&mut self, word: &'static PathWord, text: &str, value: &str) -> Result<(), PathError> {
         let malformed = || PathError::Value { word: text.to_owned(), expected: word.expected };
         match word.key {

@@ -113,6 +113,19 @@ impl EndpointUri {
         }
     }
 
+    /// Adds paths that were described elsewhere, and gives those without a name one.
+    ///
+    /// # Errors
+    ///
+    /// Those of a path in the URI itself.
+    pub fn add_paths(&mut self, specs: impl IntoIterator<Item = PathSpec>) -> Result<(), UriError> {
+        for spec in specs {
+            self.take_spec(spec)?;
+        }
+        path::name_paths(&mut self.paths, Some(&self.at));
+        Ok(())
+    }
+
     fn take_option(&mut self, place: Place, key: &str, value: String) -> Result<(), UriError> {
         Settings::default().set(key, &value)?;
         let Some(spec) = OptionSpec::find(key) else { return Ok(()) };
@@ -125,16 +138,22 @@ impl EndpointUri {
     }
 
     fn take_path(&mut self, words: String) -> Result<(), UriError> {
+        match words.parse() {
+            Ok(spec) => self.take_spec(spec),
+            Err(_) if self.role == Role::Server => Err(UriError::PathOfServer),
+            Err(cause) => Err(UriError::PathSpec { words, cause }),
+        }
+    }
+
+    fn take_spec(&mut self, spec: PathSpec) -> Result<(), UriError> {
         if self.role == Role::Server {
             return Err(UriError::PathOfServer);
         }
         if self.paths.len() == MAX_PATHS {
             return Err(UriError::TooManyPaths);
         }
-        let spec = words
-            .parse::<PathSpec>()
-            .and_then(|spec| spec.check_families(Some(&self.at)).map(|()| spec))
-            .map_err(|cause| UriError::PathSpec { words, cause })?;
+        spec.check_families(Some(&self.at))
+            .map_err(|cause| UriError::PathSpec { words: spec.to_string(), cause })?;
         let twin = self.paths.iter().find(|path| path.name.is_some() && path.name == spec.name);
         if let Some(name) = twin.and_then(|path| path.name.clone()) {
             return Err(UriError::DuplicateName(name));

@@ -141,3 +141,22 @@ impl ServerConfig {
         }
     }
 }
+
+/// What of a server may change while it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerLimits {
+    /// Most sessions at once.
+    pub sessions: usize,
+    /// A session that heard nothing for this long is over.
+    pub session_timeout: Duration,
+    /// Handshakes per second at most.
+    pub handshakes_per_s: u32,
+    /// New INITs per second above which a client must prove its address.
+    pub load_threshold: u32,
+    /// INITs per second from one source address while under load.
+    pub source_rate: u32,
+    /// How many of them at once.
+    pub source_burst: u32,
+    /// How often idle paths are probed.
+    pub idle_interval: Duration,
+}

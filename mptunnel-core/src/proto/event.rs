@@ -16,8 +16,23 @@ pub struct Transmit {
 }
 
 /// Names a path of a client for as long as the client lives; never used again.
+///
+/// At a server a path belongs to one peer, and its name is its number on the wire and 1: a client
+/// that removes a path and adds another may use that number again.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PathId(pub u32);
+
+impl PathId {
+    /// The name at a server of the path with this number on the wire.
+    pub(crate) fn of_slot(slot: u8) -> PathId {
+        PathId(u32::from(slot).saturating_add(1))
+    }
+
+    /// The number on the wire of a path with this name at a server.
+    pub(crate) fn slot_at_server(self) -> Option<u8> {
+        u8::try_from(self.0.checked_sub(1)?).ok()
+    }
+}
 
 impl fmt::Display for PathId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -25,13 +40,48 @@ impl fmt::Display for PathId {
     }
 }
 
-/// Names a client at a server; never used again.
+/// Names who sent a datagram, or who is to get it: a client at a server, and which of the
+/// applications behind it. The number of a client is never used again.
+///
+/// An application that uses the library has flow 0, and then this is the client's number alone. An
+/// `mpclient` carries the datagrams of several applications, each in a flow of its own; the flow is
+/// in the upper 16 bits, so that an answer to the same `PeerId` reaches the same application. A
+/// flow that has ended may have a successor of the same number after a minute.
+///
+/// At a client, 0 is the server, and [`flow`](Self::with_flow) 1 to 65,534 the target behind an
+/// `mpserver`.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct PeerId(pub u64);
 
+impl PeerId {
+    /// Where the number of the flow begins.
+    const FLOW_SHIFT: u32 = 48;
+
+    /// The client alone, whichever of its applications this is.
+    pub const fn client(self) -> PeerId {
+        PeerId(self.0 & ((1 << Self::FLOW_SHIFT) - 1))
+    }
+
+    /// Which application behind the client; 0 for one that uses the library itself.
+    pub const fn flow(self) -> u16 {
+        // The upper 16 of 64 bits.
+        let [.., low, high] = self.0.to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    /// Another application behind the same client.
+    pub const fn with_flow(self, flow: u16) -> PeerId {
+        let [low, high] = flow.to_le_bytes();
+        PeerId(self.client().0 | u64::from_le_bytes([0, 0, 0, 0, 0, 0, low, high]))
+    }
+}
+
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match self.flow() {
+            0 => self.0.fmt(f),
+            flow => write!(f, "{}/{flow}", self.client().0),
+        }
     }
 }
 
@@ -128,4 +178,20 @@ pub enum PeerGoneReason {
     TimedOut,
     /// This side ended it.
     Dismissed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_id_is_a_client_and_a_flow() {
+        let client = PeerId(7);
+        let app = client.with_flow(0xabcd);
+
+        assert_eq!((client.client(), client.flow()), (client, 0));
+        assert_eq!((app.client(), app.flow()), (client, 0xabcd));
+        assert_eq!(app.with_flow(0), client);
+        assert_eq!((client.to_string(), app.to_string()), ("7".into(), "7/43981".into()));
+    }
 }

@@ -66,6 +66,10 @@ pub struct SendView {
     pub targets: Vec<Target>,
     /// The slots that the policy chose, as bits.
     pub chosen: u32,
+    /// All usable slots, the best first: for who wants fewer copies than the policy makes.
+    pub ranked: Vec<u8>,
+    /// The slots of paths that answer, as bits.
+    pub up: u32,
 }
 
 /// Why a datagram was not sent.
@@ -91,6 +95,18 @@ pub trait PacketSink {
 }
 
 impl SendView {
+    /// The `copies` best of the chosen paths, as bits; all of them if there are fewer.
+    pub fn best(&self, copies: u8) -> u32 {
+        let chosen =
+            self.ranked.iter().map(|slot| path_bit(*slot)).filter(|b| self.chosen & b != 0);
+        chosen.take(usize::from(copies)).fold(0, |set, bit| set | bit)
+    }
+
+    /// The same with other paths chosen.
+    pub fn with_chosen(&self, chosen: u32) -> SendView {
+        SendView { chosen, ..self.clone() }
+    }
+
     /// Seals one datagram once and puts it, with the set of its paths, into `sink`. For paths that
     /// are too narrow it is cut, and both forms exclude each other at the receiver.
     pub fn send(

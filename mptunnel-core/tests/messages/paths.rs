@@ -2,6 +2,7 @@
 //! Paths that come, go and fail.
 
 use crate::pair::*;
+use mptunnel_core::proto::config::ServerLimits;
 use mptunnel_core::proto::drop::DropReason;
 use mptunnel_core::proto::frame::{Frame, FrameList};
 
@@ -64,6 +65,69 @@ fn a_late_answer_does_not_bring_up_a_path_that_lost_its_socket() {
 
     let path = pair.client.paths().next().unwrap();
     assert!(!path.up);
+}
+
+#[test]
+fn another_idle_interval_counts_from_the_next_probe_on_at_both_ends() {
+    let sent = |pair: &mut Pair, time| {
+        let counts = |pair: &Pair| {
+            let client = pair.client.paths().next().unwrap();
+            let server = pair.server.peer(pair.peer()).unwrap();
+            let slot = server.slots().next().unwrap();
+            (pair.client.path_counts(client).tx_pkts, server.slot_counts(slot).tx_pkts)
+        };
+        let before = counts(pair);
+        pair.run(time);
+        let after = counts(pair);
+        (after.0 - before.0, after.1 - before.1)
+    };
+    let mut pair = Pair::connected(1);
+    pair.run(60 * S);
+    let (client, server) = sent(&mut pair, 60 * S);
+    assert!(client <= 30 && server <= 30, "{client}, {server}");
+
+    pair.client.set_idle_interval(500 * MS);
+    let limits = ServerLimits {
+        sessions: 10,
+        session_timeout: 180 * S,
+        handshakes_per_s: 100,
+        load_threshold: 100,
+        source_rate: 100,
+        source_burst: 100,
+        idle_interval: 500 * MS,
+    };
+    pair.server.set_limits(pair.now, limits);
+    pair.run(10 * S);
+    let (client, server) = sent(&mut pair, 60 * S);
+    assert!(client >= 100 && server >= 100, "{client}, {server}");
+}
+
+#[test]
+fn senders_are_told_of_another_order_of_the_paths_when_a_measurement_makes_one() {
+    let mut pair = Pair::connected(2);
+    pair.run(10 * S);
+    let slow = pair.client.view().get().unwrap().ranked[0];
+    // From now on, what goes out on the best path is held for 100 ms.
+    for _ in 0..400 {
+        pair.now = pair.now + 100 * MS;
+        pair.client.handle_timeout(pair.now);
+        pair.server.handle_timeout(pair.now);
+        pair.collect();
+        let (held, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut pair.up).into_iter().partition(|w| w.path == u32::from(slow));
+        pair.up = rest;
+        pair.settle();
+        pair.now = pair.now + 100 * MS;
+        held.into_iter().for_each(|wire| pair.deliver_up(wire));
+        pair.settle();
+    }
+
+    let view = pair.client.view().get().unwrap();
+    assert_eq!(view.ranked, [1 - slow, slow]);
+    assert_eq!(view.best(1), 1 << (1 - slow));
+    assert_eq!((view.best(2), view.up), (0b11, 0b11));
+    let of_server = pair.server.view(pair.peer()).unwrap().get().unwrap();
+    assert_eq!(of_server.ranked.len(), 2);
 }
 
 #[test]

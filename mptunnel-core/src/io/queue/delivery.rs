@@ -135,6 +135,11 @@ impl DeliveryQueue {
         })?
     }
 
+    /// Holds at most this from now on. What is there stays.
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        self.monitor.access().limits = limits;
+    }
+
     /// How many datagrams did not fit the queue.
     pub(crate) fn dropped(&self) -> u64 {
         self.monitor.access().dropped

@@ -204,6 +204,8 @@ impl Client {
         if came_up {
             self.tell(ClientEvent::PathUp(id));
             self.publish();
+        } else {
+            self.publish_ranking();
         }
     }
 

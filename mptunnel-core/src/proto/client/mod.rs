@@ -235,6 +235,11 @@ impl Client {
         self.reopens.pop_front()
     }
 
+    /// Probes idle paths this often from the next probe on.
+    pub fn set_idle_interval(&mut self, interval: Duration) {
+        self.config.common.intervals.idle = interval;
+    }
+
     /// Tells the server that the tunnel is finished. Nobody acknowledges that, so it may be said
     /// more than once before [`close`](Self::close).
     pub fn say_goodbye(&mut self, now: Time) {

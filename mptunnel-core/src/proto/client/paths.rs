@@ -3,9 +3,10 @@
 
 use super::super::event::{ClientEvent, PathDownReason, PathId};
 use super::super::limit::PerSecond;
+use super::super::num::path_bit;
 use super::super::probe::Probe;
 use super::super::route::{PathCounts, Route};
-use super::super::sched::Candidate;
+use super::super::sched::{Candidate, Rank};
 use super::super::time::Time;
 use super::super::view::{SendView, Target};
 use super::super::wire::{MAX_DATAGRAM, MAX_PATHS};
@@ -240,7 +241,25 @@ impl Client {
             old.session.routes.replace(targets_of(&self.paths));
         }
         let chosen = self.config.common.policy.choose(&candidates);
-        self.view.set(Some(SendView { session, targets, chosen }));
+        let ranked = self.ranking();
+        let up = self.paths.iter().flatten().filter(|p| p.up);
+        let up = up.fold(0, |set, path| set | path_bit(path.slot));
+        self.view.set(Some(SendView { session, targets, chosen, ranked, up }));
+    }
+
+    /// The slots of all paths, the best first.
+    fn ranking(&self) -> Vec<u8> {
+        let rank = |p: &ClientPath| Rank::new(p.slot, p.up, p.probe.health.srtt());
+        Rank::order(self.paths.iter().flatten().map(rank).collect())
+    }
+
+    /// Publishes a new order of the paths if a measurement made one.
+    pub(super) fn publish_ranking(&self) {
+        let Some(view) = self.view.get() else { return };
+        let ranked = self.ranking();
+        if view.ranked != ranked {
+            self.view.set(Some(SendView { ranked, ..(*view).clone() }));
+        }
     }
 
     pub(super) fn open_slots(&self) -> Vec<u8> {

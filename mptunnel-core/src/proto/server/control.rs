@@ -68,6 +68,7 @@ impl Server {
                     if let Some(slot) = peer.slots.get_mut(&pong.path) {
                         slot.probe.on_pong(now, &pong, current);
                     }
+                    peer.publish_ranking();
                 }
             }
             Frame::Response { path, nonce } => self.on_response(now, id, path, &nonce),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What keeps strangers from using up the server: load, cookies, rates.
 
-use super::super::config::ServerConfig;
+use super::super::config::{ServerConfig, ServerLimits};
 use super::super::crypto::mac;
 use super::super::entropy::Entropy;
 use super::super::limit::{PerSecond, TokenBucket};
@@ -58,6 +58,14 @@ impl Load {
             hint_sources: Bounded::default(),
             guards: PerSecond::default(),
         }
+    }
+
+    /// Other limits from now on.
+    pub fn set_limits(&mut self, limits: &ServerLimits) {
+        self.threshold = limits.load_threshold;
+        self.handshakes_per_s = limits.handshakes_per_s;
+        self.source_rate = limits.source_rate;
+        self.source_burst = limits.source_burst;
     }
 
     /// A new INIT with a good mac1 came; whether the server is under load.
@@ -170,6 +178,36 @@ mod tests {
         assert!((0..threshold).all(|_| !load.on_new_init(Time::default())));
         assert!(load.on_new_init(Time::default()));
         assert!(!load.on_new_init(Time::from_micros(1_000_000)));
+    }
+
+    #[test]
+    fn other_limits_count_at_once() {
+        let mut load = load();
+        let source = |n: u32| IpAddr::V4(n.into());
+        let allowed = |load: &mut Load, n| {
+            (0..1_000).filter(|_| load.source_allowed(Time::default(), source(n))).count()
+        };
+        assert_eq!(allowed(&mut load, 1), load.source_burst as usize);
+        let limits = ServerLimits {
+            sessions: 1,
+            session_timeout: Duration::from_secs(1),
+            handshakes_per_s: 7,
+            load_threshold: 1,
+            source_rate: 3,
+            source_burst: 5,
+            idle_interval: Duration::from_secs(1),
+        };
+
+        load.set_limits(&limits);
+
+        assert!(!load.on_new_init(Time::default()));
+        assert!(load.on_new_init(Time::default()), "above the new threshold");
+        assert_eq!(allowed(&mut load, 2), 5);
+        let later = Time::from_micros(1_000_000);
+        let again = (0..1_000).filter(|_| load.source_allowed(later, source(2))).count();
+        assert_eq!(again, 3);
+        let handshakes = (0..1_000).filter(|_| load.handshake_allowed(later)).count();
+        assert_eq!(handshakes, 7);
     }
 
     #[test]

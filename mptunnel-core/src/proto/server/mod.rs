@@ -26,7 +26,7 @@ mod slots;
 mod timers;
 
 use super::budget::MemoryBudget;
-use super::config::{ServerConfig, ServerKey};
+use super::config::{ServerConfig, ServerKey, ServerLimits};
 use super::crypto::{KeySet, PublicKey};
 use super::dataplane::DataPlane;
 use super::entropy::{Entropy, random_u64};
@@ -155,6 +155,23 @@ impl Server {
     /// The next piece of news.
     pub fn poll_event(&mut self) -> Option<ServerEvent> {
         self.events.pop_front()
+    }
+
+    /// Keeps to other limits from now on. Clients that are connected stay, even if they are too
+    /// many.
+    pub fn set_limits(&mut self, now: Time, limits: ServerLimits) {
+        self.config.sessions = limits.sessions;
+        self.config.session_timeout = limits.session_timeout;
+        self.config.common.intervals.idle = limits.idle_interval;
+        self.load.set_limits(&limits);
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.intervals.idle = limits.idle_interval;
+            }
+            self.reschedule(id);
+        }
+        self.handle_timeout(now);
     }
 
     /// Tells all clients that this server goes away and may come back; from now on new clients are

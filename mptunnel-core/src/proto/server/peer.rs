@@ -4,10 +4,10 @@
 use super::super::event::{PeerId, Transmit};
 use super::super::frame::{Frame, FrameList};
 use super::super::limit::PerSecond;
-use super::super::num::widen;
+use super::super::num::{path_bit, widen};
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::{PathCounts, Route};
-use super::super::sched::{Candidate as Choice, Policy};
+use super::super::sched::{Candidate as Choice, Policy, Rank};
 use super::super::session::Session;
 use super::super::time::Time;
 use super::super::view::{SendView, Target, ViewCell};
@@ -359,7 +359,27 @@ impl Peer {
             return;
         }
         let chosen = self.policy.choose(&choices);
-        self.view.set(Some(SendView { session: self.current.clone(), targets, chosen }));
+        let ranked = self.ranking();
+        let up = choices.iter().filter(|c| c.alive);
+        let up = up.fold(0, |set, choice| set | path_bit(choice.slot));
+        let session = self.current.clone();
+        self.view.set(Some(SendView { session, targets, chosen, ranked, up }));
+    }
+
+    /// The slots of all paths, the best first.
+    fn ranking(&self) -> Vec<u8> {
+        let rank =
+            |s: &Slot| Rank::new(s.id, s.active.is_some() && !s.silent, s.probe.health.srtt());
+        Rank::order(self.slots().map(rank).collect())
+    }
+
+    /// Publishes a new order of the paths if a measurement made one.
+    pub(super) fn publish_ranking(&self) {
+        let Some(view) = self.view.get() else { return };
+        let ranked = self.ranking();
+        if view.ranked != ranked {
+            self.view.set(Some(SendView { ranked, ..(*view).clone() }));
+        }
     }
 
     /// The next point in time at which something has to be done for this peer.

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! Everything that can be seen of an endpoint, as values and as text.
+//!
+//! JSON comes from `serde_json`, built as values: no type of the public interface implements a
+//! trait of another crate. The Prometheus text is written here. The libraries for it keep the
+//! counters themselves, in a registry that the program owns; ours are in the sessions and in the
+//! threads that count them, and what is left to do is one line per value with three characters to
+//! escape (Prometheus text format 0.0.4).
+
+use crate::options::Role;
+use crate::stats::{PathInfo, PeerInfo, Stats};
+use crate::{PathId, PeerId};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+/// What an endpoint looks like at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Which end it is.
+    pub role: Role,
+    /// The version of the library.
+    pub version: &'static str,
+    /// The ids of the keys in use. Not secret.
+    pub key_ids: Vec<String>,
+    /// Its counters.
+    pub stats: Stats,
+    /// The paths of a client; none at a server.
+    pub paths: Vec<PathInfo>,
+    /// The clients of a server, with their paths; none at a client.
+    pub peers: Vec<PeerInfo>,
+}
+
+impl Snapshot {
+    /// As one JSON object. Times are in microseconds, losses fractions from 0 to 1, and what is not
+    /// measured yet is `null`. Later versions add members and remove none.
+    pub fn to_json(&self) -> String {
+        let drops: BTreeMap<_, _> = self.stats.drops.iter().copied().collect();
+        let mut all = json!({
+            "role": role(self.role),
+            "version": self.version,
+            "key_ids": self.key_ids,
+            "connected": self.stats.connected,
+            "backend": self.stats.backend,
+            "dropped": drops,
+            "unattributed": self.stats.unattributed,
+            "queue_dropped": self.stats.queue_dropped,
+            "events_dropped": self.stats.events_dropped,
+            "socket_errors": self.stats.socket_errors,
+            "kernel_dropped": self.stats.kernel_dropped,
+            "receive_buffer": self.stats.receive_buffer,
+        });
+        let (key, list) = match self.role {
+            Role::Client => ("paths", self.paths.iter().map(path_json).collect()),
+            Role::Server => ("peers", self.peers.iter().map(peer_json).collect()),
+        };
+        all[key] = Value::Array(list);
+        all.to_string()
+    }
+
+    /// As text in the exposition format of Prometheus (0.0.4, `text/plain`). Every value carries
+    /// its peer (0 at a client), its path and the name of the path as labels.
+    pub fn to_prometheus(&self) -> String {
+        let mut text = Exposition::default();
+        let stats = &self.stats;
+        let info =
+            [("role", role(self.role)), ("version", self.version), ("backend", stats.backend)];
+        text.family("mptunnel_info", "gauge", "What this endpoint is.").sample(&info, 1.0);
+        text.family("mptunnel_connected", "gauge", "Whether there is a session, or any client.")
+            .sample(&[], f64::from(u8::from(stats.connected)));
+        text.family(
+            "mptunnel_dropped_packets_total",
+            "counter",
+            "Packets removed or refused, by reason; duplicate: copies of what had come already.",
+        );
+        for (reason, count) in &stats.drops {
+            text.sample(&[("reason", reason)], count_of(*count));
+        }
+        for (name, help, count) in [
+            (
+                "unattributed_packets",
+                "Packets from an address that is no path's.",
+                stats.unattributed,
+            ),
+            ("queue_dropped", "Datagrams that the application did not fetch.", stats.queue_dropped),
+            ("events_dropped", "Events that the application did not fetch.", stats.events_dropped),
+            ("socket_errors", "Errors that sockets reported.", stats.socket_errors),
+            (
+                "kernel_dropped",
+                "Arrivals dropped by the kernel: buffer full.",
+                stats.kernel_dropped,
+            ),
+        ] {
+            let name = format!("mptunnel_{name}_total");
+            text.family(&name, "counter", help).sample(&[], count_of(count));
+        }
+        text.family(
+            "mptunnel_receive_buffer_bytes",
+            "gauge",
+            "Receive buffer of the first socket.",
+        )
+        .sample(&[], count_of(stats.receive_buffer as u64));
+        if self.role == Role::Server {
+            text.family("mptunnel_peers", "gauge", "Clients that are connected.")
+                .sample(&[], count_of(self.peers.len() as u64));
+            text.family("mptunnel_peer_restarts_total", "counter", "Restarts of a client.");
+            for peer in &self.peers {
+                let id = peer.id.to_string();
+                text.sample(&[("peer", &id)], f64::from(peer.restarts));
+            }
+        }
+        self.paths_to(&mut text);
+        text.text
+    }
+
+    fn paths_to(&self, text: &mut Exposition) {
+        let own = self.paths.iter().map(|path| (PeerId(0), path));
+        let theirs = self.peers.iter().flat_map(|p| p.paths.iter().map(|path| (p.id, path)));
+        let paths: Vec<(PeerId, &PathInfo)> = own.chain(theirs).collect();
+        for metric in PATH_METRICS {
+            text.family(&format!("mptunnel_path_{}", metric.name), metric.kind, metric.help);
+            for (peer, path) in &paths {
+                let Some(value) = (metric.value)(path) else { continue };
+                let (peer, id) = (peer.to_string(), path.id.to_string());
+                text.sample(&[("peer", &peer), ("path", &id), ("name", &path.name)], value);
+            }
+        }
+    }
+}
+
+/// One value that every path has.
+struct PathMetric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    /// `None`: not measured yet.
+    value: fn(&PathInfo) -> Option<f64>,
+}
+
+const fn metric(
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&PathInfo) -> Option<f64>,
+) -> PathMetric {
+    PathMetric { name, kind, help, value }
+}
+
+static PATH_METRICS: &[PathMetric] = &[
+    metric("up", "gauge", "Whether the path answers.", |p| Some(f64::from(u8::from(p.up)))),
+    metric("backup", "gauge", "Whether it waits until no other path is up.", |p| {
+        Some(f64::from(u8::from(p.backup)))
+    }),
+    metric("sent_packets_total", "counter", "Packets sent.", |p| Some(count_of(p.sent))),
+    metric("sent_bytes_total", "counter", "Bytes sent.", |p| Some(count_of(p.sent_bytes))),
+    metric("send_dropped_packets_total", "counter", "Packets that its socket did not take.", |p| {
+        Some(count_of(p.send_dropped))
+    }),
+    metric("received_packets_total", "counter", "Packets received.", |p| {
+        Some(count_of(p.received))
+    }),
+    metric("received_bytes_total", "counter", "Bytes received.", |p| {
+        Some(count_of(p.received_bytes))
+    }),
+    metric("wins_total", "counter", "Packets that it brought first.", |p| Some(count_of(p.wins))),
+    metric("duplicates_total", "counter", "Packets that another path had brought before.", |p| {
+        Some(count_of(p.duplicates))
+    }),
+    metric("max_packet_bytes", "gauge", "Largest packet that fits it.", |p| {
+        Some(count_of(p.max_packet as u64))
+    }),
+    metric("rtt_seconds", "gauge", "Smoothed round trip.", |p| seconds(p.quality.rtt)),
+    metric("rtt_min_seconds", "gauge", "Shortest round trip.", |p| seconds(p.quality.min_rtt)),
+    metric("jitter_seconds", "gauge", "Jitter of what arrives.", |p| {
+        seconds(Some(p.quality.jitter))
+    }),
+    metric("loss_out_ratio", "gauge", "Fraction lost on the way out.", |p| p.quality.loss_out),
+    metric("loss_in_ratio", "gauge", "Fraction lost on the way in.", |p| p.quality.loss_in),
+];
+
+fn seconds(time: Option<Duration>) -> Option<f64> {
+    time.map(|time| time.as_secs_f64())
+}
+
+/// The format knows only floating point: exact up to 2^53.
+fn count_of(count: u64) -> f64 {
+    count as f64
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Client => "client",
+        Role::Server => "server",
+    }
+}
+
+fn micros(time: Option<Duration>) -> Value {
+    time.map_or(Value::Null, |time| json!(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
+}
+
+fn path_json(path: &PathInfo) -> Value {
+    let PathId(id) = path.id;
+    json!({
+        "id": id,
+        "slot": path.slot,
+        "name": path.name,
+        "words": path.words,
+        "up": path.up,
+        "since_us": micros(Some(path.since)),
+        "backup": path.backup,
+        "remote": path.remote.map(|remote| remote.to_string()),
+        "max_packet": path.max_packet,
+        "rtt_us": micros(path.quality.rtt),
+        "last_rtt_us": micros(path.quality.last_rtt),
+        "min_rtt_us": micros(path.quality.min_rtt),
+        "jitter_us": micros(Some(path.quality.jitter)),
+        "loss_out": path.quality.loss_out,
+        "loss_in": path.quality.loss_in,
+        "sent": path.sent,
+        "sent_bytes": path.sent_bytes,
+        "send_dropped": path.send_dropped,
+        "received": path.received,
+        "received_bytes": path.received_bytes,
+        "wins": path.wins,
+        "duplicates": path.duplicates,
+    })
+}
+
+fn peer_json(peer: &PeerInfo) -> Value {
+    let PeerId(id) = peer.id;
+    json!({
+        "id": id,
+        "restarts": peer.restarts,
+        "window": peer.window,
+        "paths": peer.paths.iter().map(path_json).collect::<Vec<_>>(),
+    })
+}
+
+/// Text in the exposition format.
+#[derive(Default)]
+struct Exposition {
+    text: String,
+    family: String,
+}
+
+impl Exposition {
+    /// Begins the samples of one name.
+    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Self {
+        name.clone_into(&mut self.family);
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        self
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: f64) {
+        self.text.push_str(&self.family);
+        let mut before = '{';
+        for (label, text) in labels {
+            let _ = write!(self.text, "{before}{label}=\"");
+            for c in text.chars() {
+                match c {
+                    '\\' => self.text.push_str("\\\\"),
+                    '"' => self.text.push_str("\\\""),
+                    '\n' => self.text.push_str("\\n"),
+                    c => self.text.push(c),
+                }
+            }
+            self.text.push('"');
+            before = ',';
+        }
+        let close = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{close} {value}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Quality;
+
+    fn path(id: u32, name: &str) -> PathInfo {
+        PathInfo {
+            id: PathId(id),
+            slot: 0,
+            name: name.to_owned(),
+            words: format!("to=h:1 name={name}"),
+            up: true,
+            since: Duration::from_secs(1),
+            backup: false,
+            remote: Some("192.0.2.1:4000".parse().unwrap()),
+            max_packet: 1_472,
+            quality: Quality {
+                rtt: Some(Duration::from_micros(1_500)),
+                loss_out: Some(0.25),
+                ..Quality::default()
+            },
+            sent: 10,
+            sent_bytes: 1_000,
+            send_dropped: 1,
+            received: 20,
+            received_bytes: 2_000,
+            wins: 15,
+            duplicates: 5,
+        }
+    }
+
+    fn snapshot(role: Role) -> Snapshot {
+        let stats = Stats {
+            connected: true,
+            drops: vec![("duplicate", 5), ("too_old", 0)],
+            unattributed: 1,
+            queue_dropped: 2,
+            events_dropped: 3,
+            socket_errors: 4,
+            kernel_dropped: 6,
+            receive_buffer: 65_536,
+            backend: "soft",
+        };
+        let peer =
+            PeerInfo { id: PeerId(3), restarts: 1, paths: vec![path(1, "p")], window: 4_096 };
+        let (paths, peers) = match role {
+            Role::Client => (vec![path(7, "a\"b\\c")], vec![]),
+            Role::Server => (vec![], vec![peer]),
+        };
+        Snapshot { role, version: "1.2.3", key_ids: vec!["ab".into()], stats, paths, peers }
+    }
+
+    #[test]
+    fn json_says_what_the_snapshot_says() {
+        let client: Value = serde_json::from_str(&snapshot(Role::Client).to_json()).unwrap();
+        assert_eq!(client["role"], "client");
+        assert_eq!(client["dropped"]["duplicate"], 5);
+        assert_eq!(client["paths"][0]["name"], "a\"b\\c");
+        assert_eq!(client["paths"][0]["rtt_us"], 1_500);
+        assert_eq!(client["paths"][0]["last_rtt_us"], Value::Null);
+        assert_eq!(client["paths"][0]["wins"], 15);
+
+        let server: Value = serde_json::from_str(&snapshot(Role::Server).to_json()).unwrap();
+        assert_eq!(server["peers"][0]["id"], 3);
+        assert_eq!(server["peers"][0]["paths"][0]["received_bytes"], 2_000);
+    }
+
+    #[test]
+    fn prometheus_text_has_each_name_once_with_help_type_and_escaped_labels() {
+        let text = snapshot(Role::Client).to_prometheus();
+
+        let line = r#"mptunnel_path_wins_total{peer="0",path="7",name="a\"b\\c"} 15"#;
+        assert!(text.lines().any(|l| l == line), "{text}");
+        assert!(text.lines().any(|l| l.ends_with(" 0.0015") && l.contains("rtt_seconds{")));
+        assert!(!text.contains("rtt_min_seconds{"), "what is not measured has no sample");
+        assert!(text.contains("mptunnel_dropped_packets_total{reason=\"duplicate\"} 5\n"));
+        assert!(text.contains("\nmptunnel_connected 1\n"));
+
+        let names: Vec<&str> =
+            text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        let mut unique = names.clone();
+        unique.sort_unstable();
+        unique.dedup();
+        assert_eq!(unique.len(), names.len());
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            assert!(names.contains(&name), "{line}");
+            let kind = format!("# TYPE {name} counter");
+            assert_eq!(name.ends_with("_total"), text.lines().any(|l| l == kind), "{line}");
+        }
+
+        let server = snapshot(Role::Server).to_prometheus();
+        assert!(server.contains("mptunnel_peers 1\n"), "{server}");
+        assert!(server.contains("mptunnel_path_up{peer=\"3\",path=\"1\",name=\"p\"} 1\n"));
+    }
+}

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What an application can do with an endpoint beyond sending and receiving, on real sockets.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests wait for threads of the library, against a real clock and with a bound"
+)]
+
+use mptunnel_core::options::Role;
+use mptunnel_core::{
+    Config, Datagram, Endpoint, Error, Event, PathId, PeerId, SendOptions, Server, SocketHook,
+    Tunnel,
+};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const KEY: [u8; 32] = [7; 32];
+const SOON: Duration = Duration::from_secs(5);
+/// What a call may take that something else ends: a hang is what the tests look for.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+fn config() -> Config {
+    let mut config = Config::new();
+    config.key(&KEY);
+    config
+}
+
+fn server() -> (Server, u16) {
+    let server = Server::builder().key(&KEY).listen("127.0.0.1:0".parse().unwrap()).bind().unwrap();
+    let port = server.local_addrs()[0].port();
+    (server, port)
+}
+
+/// A tunnel with paths that are all up.
+fn tunnel(port: u16, paths: usize) -> Tunnel {
+    let mut builder = Tunnel::builder().key(&KEY);
+    for n in 0..paths {
+        builder = builder.path(&format!("to=127.0.0.1:{port} name=p{n}"));
+    }
+    let tunnel = builder.connect().unwrap();
+    wait_for(|| tunnel.paths().iter().all(|path| path.up));
+    tunnel
+}
+
+fn wait_for(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !done() {
+        assert!(Instant::now() < deadline, "it does not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn duplicates(server: &Server) -> u64 {
+    server.stats().drops.iter().find(|(reason, _)| *reason == "duplicate").unwrap().1
+}
+
+#[test]
+fn both_ends_open_from_a_line_of_text() {
+    let listener = Endpoint::open("mpt-listen://127.0.0.1:0?sessions=3", &config()).unwrap();
+    let port = listener.local_addrs()[0].port();
+    let mut paths = config();
+    paths.set("path", "name=second").unwrap();
+    let uri = format!("mpt://127.0.0.1:{port}?path=name=first");
+    let client = Endpoint::open(&uri, &paths).unwrap();
+    assert_eq!((listener.role(), client.role()), (Role::Server, Role::Client));
+    assert!(matches!(listener.add_path("if=lo"), Err(Error::Unsupported(_))));
+
+    client.wait_ready(Some(SOON)).unwrap();
+    listener.wait_ready(Some(SOON)).unwrap();
+    client.send_with(b"ping", PeerId(0), &SendOptions::new()).unwrap();
+    let mut buffer = [0; 16];
+    let before = mptunnel_core::clock();
+    let arrival = listener.recv_with(&mut buffer, Some(SOON)).unwrap();
+    assert_eq!(&buffer[..arrival.len], b"ping");
+    assert!(arrival.time <= mptunnel_core::clock() && arrival.time + AT_ONCE > before);
+    assert!(arrival.path.is_some(), "the server knows which path was the first");
+    listener.send_with(b"pong", arrival.peer, &SendOptions::new()).unwrap();
+    let arrival = client.recv_with(&mut buffer, Some(SOON)).unwrap();
+    assert_eq!((&buffer[..arrival.len], arrival.peer), (&b"pong"[..], PeerId(0)));
+
+    let names = |paths: Vec<mptunnel_core::PathInfo>| {
+        paths.into_iter().map(|path| path.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names(client.paths(PeerId(0)).unwrap()), ["first", "second"]);
+    let peer = listener.peers()[0].id;
+    wait_for(|| listener.paths(peer).unwrap().len() == 2);
+    assert!(matches!(listener.paths(PeerId(99)), Err(Error::UnknownPeer(PeerId(99)))));
+    assert!(matches!(client.paths(peer), Err(Error::UnknownPeer(_))));
+    assert!(client.snapshot().to_json().contains("\"name\":\"second\""));
+    assert!(listener.snapshot().to_prometheus().contains("mptunnel_peers 1\n"));
+}
+
+#[test]
+fn what_the_uri_says_goes_before_the_config_and_an_option_of_the_other_end_is_refused() {
+    let mut both = config();
+    both.set("idle-interval", "3s").unwrap();
+    both.set("max-payload", "1000").unwrap();
+    let client = Endpoint::open("mpt://127.0.0.1:9?max-payload=500", &both).unwrap();
+    assert_eq!(client.get("idle-interval").unwrap().as_deref(), Some("3s"));
+    assert_eq!(client.max_payload(), 500);
+
+    both.set("sessions", "3").unwrap();
+    let refused = Endpoint::open("mpt://127.0.0.1:9", &both).err().unwrap();
+    assert_eq!(refused.to_string(), "sessions is not an option of a client: it belongs to server");
+    let error = Config::new().set("wndow", "1").unwrap_err();
+    assert_eq!(error.to_string(), "unknown option \"wndow\": did you mean \"window\"?");
+    let error = Endpoint::open("mpt://127.0.0.1:9", &Config::new()).err().unwrap();
+    assert!(error.to_string().starts_with("no key"), "{error}");
+    assert!(matches!(Endpoint::open("mpt://", &config()), Err(Error::Config(_))));
+}
+
+#[test]
+fn a_config_takes_the_options_and_paths_of_a_file_of_either_end() {
+    let directory = std::env::temp_dir().join(format!("mptunnel-api-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = |name: &str, text: &str| {
+        let file = directory.join(name);
+        std::fs::write(&file, text).unwrap();
+        file
+    };
+    let mut client = config();
+    client.load(file("client", "127.0.0.1 9 name=one\nwindow = 8192\n")).unwrap();
+    let mut server = config();
+    server.load(file("server", "sessions = 17\n")).unwrap();
+    let error = config().load(file("wrong", "127.0.0.1 9\nwndow = 1\n")).unwrap_err();
+    let missing = config().load(directory.join("missing")).unwrap_err();
+    std::fs::remove_dir_all(&directory).unwrap();
+
+    let client = Endpoint::open("mpt://127.0.0.1:10", &client).unwrap();
+    assert_eq!(client.get("window").unwrap().as_deref(), Some("8192"));
+    assert_eq!(client.paths(PeerId(0)).unwrap()[0].words, "to=127.0.0.1:9 name=one");
+    let server = Endpoint::open("mpt-listen://127.0.0.1:0", &server).unwrap();
+    assert_eq!(server.get("sessions").unwrap().as_deref(), Some("17"));
+    assert!(error.to_string().contains(":2: unknown option \"wndow\""), "{error}");
+    assert!(missing.to_string().contains("missing"), "{missing}");
+}
+
+#[test]
+fn copies_choose_how_many_paths_carry_a_datagram() {
+    let (server, port) = server();
+    let client = tunnel(port, 3);
+    let mut buffer = [0; 9];
+    for (copies, expected) in [(0, 2), (1, 0), (2, 1), (3, 2), (200, 2)] {
+        let before = duplicates(&server);
+        for n in 0..20u8 {
+            client.send_with(&[n], &SendOptions::new().copies(copies)).unwrap();
+            server.recv_from_timeout(&mut buffer, SOON).unwrap();
+            assert_eq!(buffer[0], n);
+        }
+        let removed = || duplicates(&server) - before;
+        wait_for(|| removed() >= 20 * expected);
+        assert_eq!(removed(), 20 * expected, "{copies} copies");
+    }
+
+    let (_, peer) = {
+        client.send(b"x").unwrap();
+        server.recv_from_timeout(&mut buffer, SOON).unwrap()
+    };
+    let removed = |client: &Tunnel| {
+        client.stats().drops.iter().find(|(reason, _)| *reason == "duplicate").unwrap().1
+    };
+    wait_for(|| server.paths(peer).unwrap().iter().filter(|path| path.up).count() == 3);
+    let before = removed(&client);
+    for _ in 0..20 {
+        server.send_with(b"x", peer, &SendOptions::new().copies(2)).unwrap();
+        client.recv_timeout(&mut buffer, SOON).unwrap();
+    }
+    wait_for(|| removed(&client) - before >= 20);
+    assert_eq!(removed(&client) - before, 20, "the server's way has copies as well");
+}
+
+#[test]
+fn a_pinned_datagram_takes_its_path_and_no_other() {
+    let (server, port) = server();
+    let client = tunnel(port, 3);
+    let mut slots = [Datagram::with_capacity(9)];
+    let before = duplicates(&server);
+    let mut peer = PeerId(0);
+    for path in client.paths() {
+        for _ in 0..5 {
+            client.send_with(b"x", &SendOptions::new().path(path.id).copies(3)).unwrap();
+            assert_eq!(server.recv_batch(&mut slots, Some(SOON)).unwrap(), 1);
+            assert_eq!(slots[0].path, Some(PathId(u32::from(path.slot) + 1)));
+            peer = slots[0].peer;
+        }
+    }
+    for path in server.paths(peer).unwrap() {
+        server.send_with(b"x", peer, &SendOptions::new().path(path.id)).unwrap();
+        let arrival = client.recv_with(&mut [0; 9], Some(SOON)).unwrap();
+        let its = client.paths().into_iter().find(|p| p.slot == path.slot).unwrap();
+        assert_eq!(arrival.path, Some(its.id));
+    }
+    assert_eq!(duplicates(&server), before);
+
+    let pin = |path| SendOptions::new().path(path);
+    let unknown = client.send_with(b"x", &pin(PathId(99)));
+    assert!(matches!(unknown, Err(Error::UnknownPath(PathId(99)))), "{unknown:?}");
+    let dead = client.add_path("to=127.0.0.1:9 name=dead").unwrap();
+    let down = client.send_with(b"x", &pin(dead));
+    assert!(matches!(down, Err(Error::NoPath)), "{down:?}");
+    let unknown = server.send_with(b"x", peer, &pin(PathId(33)));
+    assert!(matches!(unknown, Err(Error::UnknownPath(_))), "{unknown:?}");
+    let none = server.send_with(b"x", peer, &pin(PathId(30)));
+    assert!(matches!(none, Err(Error::NoPath)), "{none:?}");
+}
+
+#[test]
+fn a_batch_with_wishes_is_taken_whole_whatever_its_sizes() {
+    let (server, port) = server();
+    let client = tunnel(port, 2);
+    let sizes = [0, 1, 1_400, 60_000, 1_400, 65_507, 3, 65_507, 65_507, 0];
+    let sent: Vec<Vec<u8>> = (0u8..).zip(sizes).map(|(n, size)| vec![n; size]).collect();
+    let wish = SendOptions::new().copies(1).timeout(Some(SOON));
+
+    let taken = client.send_batch_with(sent.iter().map(Vec::as_slice), PeerId(0), &wish).unwrap();
+
+    assert_eq!(taken, sent.len());
+    let mut buffer = vec![0; 65_507];
+    for datagram in &sent {
+        let (len, _) = server.recv_from_timeout(&mut buffer, SOON).unwrap();
+        assert_eq!(&buffer[..len], datagram);
+    }
+    let large = vec![0; 65_508];
+    let mixed = [b"fits".as_slice(), &large, b"not reached"];
+    assert_eq!(client.send_batch_with(mixed, PeerId(0), &wish).unwrap(), 1);
+    let error = client.send_batch_with([&large[..]], PeerId(0), &wish).unwrap_err();
+    assert!(matches!(error, Error::PayloadTooLarge { len: 65_508, max: 65_507 }));
+    let error = client.send_batch_with([&b"x"[..]], PeerId(5), &wish).unwrap_err();
+    assert!(matches!(error, Error::UnknownPeer(PeerId(5))));
+    assert_eq!(client.send_batch_with([], PeerId(0), &wish).unwrap(), 0);
+}
+
+#[test]
+fn applications_behind_one_client_are_peers_that_can_be_answered() {
+    let (server, port) = server();
+    let client = tunnel(port, 2);
+    let mut buffer = [0; 9];
+    for flow in [1, 7, 65_534] {
+        let to = PeerId(0).with_flow(flow);
+        client.send_batch_with([&b"up"[..]], to, &SendOptions::new()).unwrap();
+        let (len, peer) = server.recv_from_timeout(&mut buffer, SOON).unwrap();
+        assert_eq!((&buffer[..len], peer.flow()), (&b"up"[..], flow));
+        assert_eq!(peer.client(), server.peers()[0].id);
+        assert_eq!(server.peer(peer).unwrap().id, peer.client());
+
+        server.send_to(b"down", peer).unwrap();
+        let arrival = client.recv_with(&mut buffer, Some(SOON)).unwrap();
+        assert_eq!((arrival.len, arrival.peer), (4, to));
+    }
+}
+
+#[test]
+fn a_host_sees_every_socket_with_the_words_of_its_path_and_may_refuse_it() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    let hook = SocketHook::new(move |_, words| {
+        notes.lock().unwrap().push(words.to_owned());
+        if words.contains("name=refused") {
+            return Err(std::io::Error::from_raw_os_error(libc::EPERM));
+        }
+        Ok(())
+    });
+    let mut config = config();
+    config.socket_hook(Some(hook));
+    let server = Endpoint::open("mpt-listen://127.0.0.1:0", &config).unwrap();
+    let port = server.local_addrs()[0].port();
+    let uri = format!("mpt://127.0.0.1:{port}?path=name=taken&path=name=refused");
+    let client = Endpoint::open(&uri, &config).unwrap();
+
+    client.wait_ready(Some(SOON)).unwrap();
+    loop {
+        if let Event::PathDown(_, name, why) = client.next_event(Some(SOON)).unwrap() {
+            assert!(name == "refused" && why.contains("socket hook"), "{name}: {why}");
+            break;
+        }
+    }
+
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen[0], "listen=127.0.0.1:0");
+    assert!(seen.contains(&format!("to=127.0.0.1:{port} name=taken")), "{seen:?}");
+    drop(seen);
+    let no = SocketHook::new(|_, _| Err(std::io::Error::from_raw_os_error(libc::EPERM)));
+    config.socket_hook(Some(no));
+    let refused = Endpoint::open("mpt-listen://127.0.0.1:0", &config);
+    assert!(matches!(refused, Err(Error::Io { .. })));
+}
+
+#[test]
+fn a_path_changes_while_the_tunnel_runs() {
+    let (server, port) = server();
+    let (other, other_port) = self::server();
+    let client = tunnel(port, 2);
+    let [first, second] = [0, 1].map(|n| client.paths()[n].id);
+    let path = |id| client.paths().into_iter().find(|path| path.id == id).unwrap();
+
+    client.set_path(first, "name", "renamed").unwrap();
+    assert_eq!(path(first).name, "renamed");
+    let taken = client.set_path(second, "name", "renamed").unwrap_err();
+    assert!(taken.to_string().contains("another path has the name"), "{taken}");
+
+    client.set_path(second, "role", "backup").unwrap();
+    assert!(path(second).backup);
+    let before = duplicates(&server);
+    let mut buffer = [0; 9];
+    for _ in 0..5 {
+        client.send(b"x").unwrap();
+        server.recv_from_timeout(&mut buffer, SOON).unwrap();
+    }
+    assert_eq!(duplicates(&server), before, "a backup carries nothing beside an active path");
+
+    let whole = path(first).max_packet;
+    client.set_path(first, "mtu", "1000").unwrap();
+    wait_for(|| path(first).max_packet == 1000 - 28 && path(first).max_packet < whole);
+
+    client.set_path(first, "to", &format!("127.0.0.1:{other_port}")).unwrap();
+    client.set_path(second, "to", &format!("127.0.0.1:{other_port}")).unwrap();
+    wait_for(|| path(first).remote.is_some_and(|remote| remote.port() == other_port));
+    other.wait_ready(Some(SOON)).unwrap();
+
+    client.set_path(first, "weight", "3").unwrap();
+    assert!(path(first).words.contains("weight=3"), "{}", path(first).words);
+    let wrong = client.set_path(first, "mtu", "1").unwrap_err();
+    assert!(wrong.to_string().contains("from 576 to 65535"), "{wrong}");
+    let wrong = client.set_path(first, "nam", "x").unwrap_err();
+    assert!(wrong.to_string().contains("did you mean \"name=\""), "{wrong}");
+    let unknown = client.set_path(PathId(99), "name", "x");
+    assert!(matches!(unknown, Err(Error::UnknownPath(PathId(99)))));
+}
+
+#[test]
+fn options_that_are_live_change_at_once_and_others_say_that_they_do_not() {
+    let (server, port) = server();
+    let client = tunnel(port, 1);
+
+    // The smallest queue holds no two of the largest datagrams.
+    server.set("receive-queue", "64KiB").unwrap();
+    assert_eq!(server.get("receive-queue").unwrap().as_deref(), Some("64KiB"));
+    for _ in 0..3 {
+        client.send(&[0; 40_000]).unwrap();
+    }
+    wait_for(|| server.stats().queue_dropped == 2);
+
+    let fixed = client.set("window", "8192").unwrap_err();
+    assert!(fixed.to_string().starts_with("window counts only at the start"), "{fixed}");
+    assert_eq!(client.get("window").unwrap().as_deref(), Some("262144"));
+    let foreign = client.set("sessions", "1").unwrap_err();
+    assert!(foreign.to_string().starts_with("sessions is not an option of a client"), "{foreign}");
+    assert!(client.get("sessions").is_err() && client.get("no-such").is_err());
+    assert!(matches!(client.set("idle-interval", "1us"), Err(Error::Config(_))));
+    assert_eq!(client.get("name").unwrap(), None);
+
+    server.set("sessions", "1").unwrap();
+    let second = Tunnel::builder().key(&KEY).path(&format!("to=127.0.0.1:{port}")).connect();
+    let refused = second.unwrap().wait_ready(Some(SOON));
+    assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    server.set("session-timeout", "1s").unwrap();
+    client.set_path(client.paths()[0].id, "to", "127.0.0.1:9").unwrap();
+    wait_for(|| server.peers().is_empty());
+}
+
+#[test]
+fn an_interruption_and_the_end_return_every_call_that_waits() {
+    for close in [false, true] {
+        let (server, port) = server();
+        let client = tunnel(port, 1);
+        let lonely = Tunnel::builder().key(&KEY).path("to=127.0.0.1:9").connect().unwrap();
+        let empty = Server::builder().key(&KEY).port(0).bind().unwrap();
+        while client.next_event(Some(Duration::from_millis(300))).is_ok() {}
+        while server.next_event(Some(Duration::from_millis(300))).is_ok() {}
+        let stop = |endpoint: &dyn Fn(bool)| endpoint(close);
+        std::thread::scope(|scope| {
+            let waiting = [
+                scope.spawn(|| client.recv(&mut [0; 9]).map(drop)),
+                scope.spawn(|| client.recv_batch(&mut [Datagram::default()], None).map(drop)),
+                scope.spawn(|| client.next_event(None).map(drop)),
+                scope.spawn(|| server.recv_from(&mut [0; 9]).map(drop)),
+                scope.spawn(|| server.next_event(None).map(drop)),
+                scope.spawn(|| lonely.wait_ready(None)),
+                scope.spawn(|| empty.wait_ready(None)),
+            ];
+            // They have to be waiting, which cannot be seen from here.
+            std::thread::sleep(Duration::from_millis(50));
+            let start = Instant::now();
+            let end = |close: bool| {
+                for tunnel in [&client, &lonely] {
+                    if close { tunnel.close() } else { tunnel.interrupt() }
+                }
+                for server in [&server, &empty] {
+                    if close { server.close() } else { server.interrupt() }
+                }
+            };
+            scope.spawn(move || stop(&end));
+            for call in waiting {
+                let outcome = call.join().unwrap();
+                match (close, &outcome) {
+                    (false, Err(Error::Interrupted)) | (true, Err(Error::Closed)) => {}
+                    _ => panic!("{outcome:?}"),
+                }
+            }
+            assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
+        });
+    }
+}
