@@ -129,11 +129,12 @@ pub struct Header {
 impl Header {
     /// The sixteen bytes on the wire.
     pub fn encode(self) -> [u8; HEADER_LEN] {
-        Writer::new()
-            .put(&self.kind.head())
-            .put(&self.index.to_le_bytes())
-            .put(&self.pn.to_le_bytes())
-            .done()
+        // Spelled out, this is three stores; through a writer it took a tenth of the time that
+        // sealing 64 bytes takes.
+        let [k0, k1, k2, k3] = self.kind.head();
+        let [i0, i1, i2, i3] = self.index.to_le_bytes();
+        let [p0, p1, p2, p3, p4, p5, p6, p7] = self.pn.to_le_bytes();
+        [k0, k1, k2, k3, i0, i1, i2, i3, p0, p1, p2, p3, p4, p5, p6, p7]
     }
 
     /// The header of a datagram that [`Kind::of`] took for `kind`.
