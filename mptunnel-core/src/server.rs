@@ -191,6 +191,7 @@ fn open(
     let buffer = usize::try_from(settings.socket_buffer).unwrap_or(0);
     let mut config = SocketConfig::new(at);
     config.packet_info = true;
+    config.offload = settings.offload;
     config.recv_buffer = buffer;
     config.send_buffer = buffer;
     // By session: then its datagrams stay in order, and no two threads want one window.

@@ -410,6 +410,7 @@ impl Tunnel {
             to,
             spec,
             buffer: usize::try_from(settings.socket_buffer).unwrap_or(0),
+            offload: settings.offload,
             mtu: settings.mtu,
             hook: self.hook.clone(),
         };

@@ -71,6 +71,7 @@ fn relay_config(settings: &Settings) -> ClientRelayConfig {
         flows: settings.flows.into(),
         flow_timeout: settings.flow_timeout,
         socket_buffer: usize::try_from(settings.socket_buffer).unwrap_or(usize::MAX),
+        offload: settings.offload,
     }
 }
 

@@ -9,7 +9,10 @@ use mptunnel_core::relay::RelayStats;
 /// What a program has counted since its start, by name: what it carried, and why anything was
 /// dropped as far as there was a reason to.
 #[derive(Clone, Debug)]
-pub struct Counters(Vec<(&'static str, u64)>);
+pub struct Counters {
+    named: Vec<(&'static str, u64)>,
+    kernel_dropped: u64,
+}
 
 impl Counters {
     /// The counters of a relay and of its end of the tunnel.
@@ -22,18 +25,27 @@ impl Counters {
         let rest = [
             ("flows_refused", relay.flows_refused),
             ("dropped", relay.dropped),
+            ("kernel_dropped", relay.kernel_dropped + tunnel.kernel_dropped),
             ("unattributed", tunnel.unattributed),
             ("socket_errors", tunnel.socket_errors),
         ];
         let rest = rest.into_iter().chain(tunnel.drops.iter().copied());
-        Counters(carried.into_iter().chain(rest.filter(|(_, count)| *count > 0)).collect())
+        Counters {
+            named: carried.into_iter().chain(rest.filter(|(_, count)| *count > 0)).collect(),
+            kernel_dropped: relay.kernel_dropped + tunnel.kernel_dropped,
+        }
+    }
+
+    /// Arrivals that found the buffer of a socket full.
+    pub fn kernel_dropped(&self) -> u64 {
+        self.kernel_dropped
     }
 }
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(PREFIX)?;
-        self.0.iter().try_for_each(|(name, count)| write!(f, " {name}={count}"))
+        self.named.iter().try_for_each(|(name, count)| write!(f, " {name}={count}"))
     }
 }
 
@@ -55,7 +67,8 @@ mod tests {
     fn the_copies_removed_are_found_in_the_line() {
         let counters = |duplicate| {
             let all = [("flows", 2), ("to_tunnel", 10), ("duplicate", duplicate), ("too_old", 1)];
-            Counters(all.into_iter().filter(|(_, count)| *count > 0).collect()).to_string()
+            let named = all.into_iter().filter(|(_, count)| *count > 0).collect();
+            Counters { named, kernel_dropped: 0 }.to_string()
         };
 
         assert_eq!(counters(19), "counters: flows=2 to_tunnel=10 duplicate=19 too_old=1");

@@ -62,7 +62,7 @@ pub(crate) fn run(
         match signals.wait(relay.readiness()) {
             Ok(None) => {}
             Ok(Some(Order::Reload)) => reload(),
-            Ok(Some(Order::Count)) => log::info!("{}", relay.counters()),
+            Ok(Some(Order::Count)) => count(relay),
             Ok(Some(Order::Stop)) => {
                 log::info!("{program} ends");
                 relay.close();
@@ -110,6 +110,21 @@ fn level(event: &Event) -> Level {
         | Event::PeerRefused(_) => Level::Warn,
         Event::Rekeyed(_) | Event::FlowClosed { .. } => Level::Debug,
         _ => Level::Info,
+    }
+}
+
+/// Logs what was counted, and what to do about what was lost here.
+fn count(relay: &impl Relay) {
+    let (counters, granted) = (relay.counters(), relay.receive_buffer());
+    log::info!("{counters}");
+    if counters.kernel_dropped() > 0 {
+        log::warn!(
+            "{} bursts found a receive buffer of {} KiB full and lost datagrams: raise \
+             net.core.rmem_max (sysctl -w net.core.rmem_max=16777216) or the option \
+             socket-buffer, and restart",
+            counters.kernel_dropped(),
+            granted >> 10
+        );
     }
 }
 

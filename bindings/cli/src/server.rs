@@ -85,6 +85,7 @@ fn start(args: &ServerArgs, settings: &Settings, descriptors: usize) -> Result<S
         flows: all_flows(settings, descriptors),
         flow_timeout: settings.flow_timeout,
         socket_buffer: usize::try_from(settings.socket_buffer).unwrap_or(usize::MAX),
+        offload: settings.offload,
         threads: settings.threads,
     };
     ServerRelay::start(config, builder)

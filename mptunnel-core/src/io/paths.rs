@@ -96,6 +96,8 @@ pub(crate) struct PathPlan {
     pub(crate) spec: PathSpec,
     /// Bytes of socket buffer to ask for.
     pub(crate) buffer: usize,
+    /// Whether the kernel may cut and join runs of packets.
+    pub(crate) offload: bool,
     /// Bytes of a packet with all headers, if the user says so; 0 = ask the kernel.
     pub(crate) mtu: u16,
     /// Sees each socket before it is used.
@@ -410,6 +412,7 @@ impl Managed {
         config.mark = spec.mark;
         config.recv_buffer = self.plan.buffer;
         config.send_buffer = self.plan.buffer;
+        config.offload = self.plan.offload;
         let socket = self.bind(config).map_err(|error| self.explain(&error))?;
         socket.connect(remote).map_err(|error| self.explain(&error))?;
         Ok((socket, remote))
@@ -617,7 +620,16 @@ mod tests {
     fn plan(client: &ClientIo, to: &str) -> PathPlan {
         let (id, slot) = client.shared.add_path(PathSettings::default()).unwrap();
         let to = to.parse().unwrap();
-        PathPlan { id, slot, to, spec: PathSpec::default(), buffer: 0, mtu: 0, hook: None }
+        PathPlan {
+            id,
+            slot,
+            to,
+            spec: PathSpec::default(),
+            buffer: 0,
+            offload: true,
+            mtu: 0,
+            hook: None,
+        }
     }
 
     fn socket_of(client: &ClientIo, is: impl Fn(&PathSocket) -> bool) -> PathSocket {

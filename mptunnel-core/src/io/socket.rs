@@ -30,6 +30,8 @@ pub(crate) struct SocketConfig {
     pub(crate) recv_buffer: usize,
     /// Bytes of send buffer, as above (`net.core.wmem_max`).
     pub(crate) send_buffer: usize,
+    /// Whether the kernel may cut and join runs of packets (`UDP_SEGMENT`, `UDP_GRO`), if it can.
+    pub(crate) offload: bool,
     /// Lets other sockets of the same user bind to the same address (`SO_REUSEPORT`).
     pub(crate) reuse_port: bool,
     /// Reports the local address of each datagram, so that an answer leaves from the same one.
@@ -48,6 +50,7 @@ impl SocketConfig {
             mark: None,
             recv_buffer: 0,
             send_buffer: 0,
+            offload: true,
             reuse_port: false,
             packet_info: false,
             only_v6: None,
@@ -164,8 +167,11 @@ impl UdpSocket {
             report_local_address(&socket, family).or_fail("packet info")?;
         }
         // A kernel that does not know the option would send a run as one huge datagram, so ask.
-        let gso = sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
-        if let Err(error) = set_gro(&socket, true) {
+        let knows = || sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT).is_ok();
+        let gso = config.offload && knows();
+        if config.offload
+            && let Err(error) = set_gro(&socket, true)
+        {
             log::debug!(target: "mptunnel::io", "no UDP_GRO: {error}");
         }
 

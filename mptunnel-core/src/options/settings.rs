@@ -72,6 +72,8 @@ pub struct Settings {
     pub source_burst: u32,
     /// `receive-queue`, bytes
     pub receive_queue: u64,
+    /// `offload`
+    pub offload: bool,
     /// `threads`
     pub threads: u8,
     /// `socket-buffer`, bytes
@@ -110,6 +112,7 @@ impl Default for Settings {
             source_rate: 100,
             source_burst: 50,
             receive_queue: 4 << 20,
+            offload: true,
             threads: 1,
             socket_buffer: 16 << 20,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),

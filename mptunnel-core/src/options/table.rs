@@ -335,6 +335,18 @@ pub static OPTIONS: &[OptionSpec] = &[
         put: |s, v| s.receive_queue = v.size(),
     },
     OptionSpec {
+        key: "offload",
+        kind: Kind::Switch,
+        unit: Unit::None,
+        range: None,
+        default: Some("on"),
+        help: "off: no UDP_SEGMENT and no UDP_GRO, for a driver that does them wrong; much slower",
+        live: false,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Switch(s.offload)),
+        put: |s, v| s.offload = v.switch(),
+    },
+    OptionSpec {
         key: "threads",
         kind: Kind::Count,
         unit: Unit::None,

@@ -40,6 +40,8 @@ pub struct ClientRelayConfig {
     pub flow_timeout: Duration,
     /// Bytes of socket buffer to ask for.
     pub socket_buffer: usize,
+    /// Whether the kernel may cut and join runs of datagrams.
+    pub offload: bool,
 }
 
 /// An application: where it sends from, and which of our addresses it sends to.
@@ -115,6 +117,7 @@ impl ClientRelay {
         // With a wildcard address, answers must leave from the address that was asked.
         socket.packet_info = config.listen.ip().is_unspecified();
         (socket.recv_buffer, socket.send_buffer) = (config.socket_buffer, config.socket_buffer);
+        socket.offload = config.offload;
         let socket = UdpSocket::open(&socket).map_err(|error| error.of_listening(config.listen))?;
         let local = socket
             .local_addr()
@@ -171,6 +174,7 @@ impl ClientRelay {
             to_tunnel: counters.to_tunnel.load(Relaxed),
             from_tunnel: counters.from_tunnel.load(Relaxed),
             dropped: counters.dropped.load(Relaxed),
+            kernel_dropped: self.shared.socket.receive_drops().into(),
         }
     }
 

@@ -44,4 +44,8 @@ pub struct RelayStats {
     pub from_tunnel: u64,
     /// Datagrams of either direction that could not be passed on.
     pub dropped: u64,
+    /// Arrivals that the kernel dropped because the receive buffer of a socket towards the
+    /// applications (client) or the target (server) was full; a run of datagrams that arrived
+    /// together counts once.
+    pub kernel_dropped: u64,
 }

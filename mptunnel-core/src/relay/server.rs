@@ -46,6 +46,8 @@ pub struct ServerRelayConfig {
     pub flow_timeout: Duration,
     /// Bytes of socket buffer to ask for.
     pub socket_buffer: usize,
+    /// Whether the kernel may cut and join runs of datagrams.
+    pub offload: bool,
     /// Threads that take datagrams from the target, 1 to 32.
     pub threads: u8,
 }
@@ -79,6 +81,8 @@ struct Flows {
     resting: HashMap<FlowKey, Time>,
     /// When clients were last told that they have no such flow.
     told: HashMap<FlowKey, Time>,
+    /// Of the flows that ended.
+    kernel_dropped: u64,
 }
 
 #[derive(Default)]
@@ -190,12 +194,15 @@ impl ServerRelay {
     /// What was carried.
     pub fn stats(&self) -> RelayStats {
         let counters = &self.shared.counters;
+        let flows = self.shared.flows.read();
+        let of_open = flows.by_key.values().map(|flow| u64::from(flow.socket.receive_drops()));
         RelayStats {
-            flows: self.shared.flows.read().by_key.len(),
+            flows: flows.by_key.len(),
             flows_refused: counters.refused.load(Relaxed),
             to_tunnel: counters.to_tunnel.load(Relaxed),
             from_tunnel: counters.from_tunnel.load(Relaxed),
             dropped: counters.dropped.load(Relaxed),
+            kernel_dropped: flows.kernel_dropped + of_open.sum::<u64>(),
         }
     }
 
@@ -325,8 +332,11 @@ impl Shared {
 
     fn open(&self, target: SocketAddr) -> std::io::Result<UdpSocket> {
         let mut config = SocketConfig::any(Family::of(target));
-        let buffer = self.config.read().socket_buffer;
-        (config.recv_buffer, config.send_buffer) = (buffer, buffer);
+        {
+            let ours = self.config.read();
+            (config.recv_buffer, config.send_buffer) = (ours.socket_buffer, ours.socket_buffer);
+            config.offload = ours.offload;
+        }
         let socket = UdpSocket::open(&config).map_err(|error| error.source)?;
         socket.connect(target).map_err(|error| error.source)?;
         Ok(socket)
@@ -416,6 +426,7 @@ impl Flows {
     fn end(&mut self, key: &FlowKey, now: Time) {
         let Some(flow) = self.by_key.remove(key) else { return };
         self.by_number.remove(&flow.number);
+        self.kernel_dropped += u64::from(flow.socket.receive_drops());
         if let Some(its) = self.per_peer.get_mut(&key.peer) {
             its.remove(key);
             if its.is_empty() {

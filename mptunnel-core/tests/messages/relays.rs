@@ -40,6 +40,7 @@ fn data_for_a_flow_that_the_server_has_ended_is_answered() {
         flows: 10,
         flow_timeout: MS * 50,
         socket_buffer: 0,
+        offload: true,
         threads: 2,
     };
     let builder = Server::builder().key(&KEY).listen(loopback());
@@ -71,8 +72,13 @@ fn data_for_a_flow_that_the_server_has_ended_is_answered() {
 #[test]
 fn data_for_a_flow_that_the_client_does_not_have_is_answered() {
     let server = Arc::new(Server::builder().key(&KEY).listen(loopback()).bind().unwrap());
-    let config =
-        ClientRelayConfig { listen: loopback(), flows: 10, flow_timeout: S * 60, socket_buffer: 0 };
+    let config = ClientRelayConfig {
+        listen: loopback(),
+        flows: 10,
+        flow_timeout: S * 60,
+        socket_buffer: 0,
+        offload: true,
+    };
     let builder = Tunnel::builder().key(&KEY).path(&format!("to={}", server.local_addrs()[0]));
     let relay = ClientRelay::start(config, builder).unwrap();
     relay.tunnel().wait_ready(Some(S * 5)).unwrap();
