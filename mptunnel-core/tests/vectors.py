@@ -18,14 +18,15 @@ import struct
 import sys
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 # Inputs, as the text beside the block states them.
 PSK = bytes(range(32))
 CLIENT_PSK = b"\x88" * 32
 CLIENT_STATIC, SERVER_STATIC = b"\x66" * 32, b"\x77" * 32
-CLIENT_EPHEMERAL, SERVER_EPHEMERAL, REFUSING_EPHEMERAL = b"\x11" * 32, b"\x22" * 32, b"\x23" * 32
+CLIENT_EPHEMERAL, SERVER_EPHEMERAL = b"\x11" * 32, b"\x22" * 32
+REFUSING_EPHEMERAL, REFUSING_CIPHER_EPHEMERAL = b"\x23" * 32, b"\x24" * 32
 CLIENT_INDEX, SERVER_INDEX = struct.pack("<I", 0xA1A2A3A4), struct.pack("<I", 0xB1B2B3B4)
 PEER_ID = b"\x33" * 16
 CLIENT_BOOT_ID, SERVER_BOOT_ID = 0x0102030405060708, 0x1112131415161718
@@ -35,6 +36,9 @@ PASSPHRASE, TUNNEL_NAME = b"correct horse battery staple", b"home"
 
 # Types.
 INIT_PSK, INIT_KEY, RESP, COOKIE, NOSESSION, CTRL, DATA, DATA_CLEAR = range(1, 9)
+
+# Features: AES-256-GCM offered or chosen, and nothing else accepted.
+AES, ONLY_AES = 2, 6
 
 
 # The primitives.
@@ -61,8 +65,8 @@ def nonce(number):
     return bytes(4) + struct.pack("<Q", number)
 
 
-def seal(key, number, aad, plaintext):
-    return ChaCha20Poly1305(key).encrypt(nonce(number), plaintext, aad)
+def seal(key, number, aad, plaintext, aead=ChaCha20Poly1305):
+    return aead(key).encrypt(nonce(number), plaintext, aad)
 
 
 def hchacha20(key, nonce16):
@@ -141,32 +145,34 @@ def head(kind, index):
     return bytes([kind, 1, 0, 0]) + index
 
 
-def init_payload():
+def init_payload(features):
     return (
         PEER_ID
-        + struct.pack("<QIIH", CLIENT_BOOT_ID, 0, 0, 1400)
+        + struct.pack("<QIIH", CLIENT_BOOT_ID, 0, features, 1400)
         + bytes([2, 1, 18, 0, 0, 0])
         + struct.pack("<Q", 1_000_000)
         + bytes(16)
     )
 
 
-def resp_payload(status, index, token):
-    fields = struct.pack("<BBHQQIHH", status, 18, 1400, SERVER_BOOT_ID, 1_000_000, 0, 0, 0)
+def resp_payload(status, features, index, token):
+    fields = struct.pack(
+        "<BBHQQIHH", status, 18, 1400, SERVER_BOOT_ID, 1_000_000, features, 0, 0
+    )
     return index + fields + token
 
 
-def nn_psk0(prologue, server_ephemeral, payload):
+def nn_psk0(prologue, features, server_ephemeral, payload):
     """Both messages and the keys of Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s."""
     noise = Noise(b"Noise_NNpsk0_25519_ChaChaPoly_BLAKE2s", prologue)
     noise.mix_key_and_hash(PSK)
-    first = noise.ephemeral(CLIENT_EPHEMERAL) + noise.encrypt_and_hash(init_payload())
+    first = noise.ephemeral(CLIENT_EPHEMERAL) + noise.encrypt_and_hash(init_payload(features))
     second = noise.ephemeral(server_ephemeral)
     noise.mix_key(dh(CLIENT_EPHEMERAL, public(server_ephemeral)))
     return first, second + noise.encrypt_and_hash(payload), noise.split()
 
 
-def ik_psk2(prologue, psk, payload):
+def ik_psk2(prologue, features, psk, payload):
     """Both messages and the keys of Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s."""
     noise = Noise(b"Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s", prologue)
     noise.mix_hash(public(SERVER_STATIC))
@@ -174,7 +180,7 @@ def ik_psk2(prologue, psk, payload):
     noise.mix_key(dh(CLIENT_EPHEMERAL, public(SERVER_STATIC)))
     first += noise.encrypt_and_hash(public(CLIENT_STATIC))
     noise.mix_key(dh(CLIENT_STATIC, public(SERVER_STATIC)))
-    first += noise.encrypt_and_hash(init_payload())
+    first += noise.encrypt_and_hash(init_payload(features))
     # The server's side of the second message: its private keys, the client's public ones.
     second = noise.ephemeral(SERVER_EPHEMERAL)
     noise.mix_key(dh(SERVER_EPHEMERAL, public(CLIENT_EPHEMERAL)))
@@ -204,28 +210,73 @@ def pong(t_tx):
     return struct.pack("<BBBBHIQIIQQ", 2, 40, 0, 0, 0, 1, t_tx, 250, 0, 0, 0)
 
 
-def packet(kind, index, number, key, inner):
+class ChaCha20:
+    """The keys of a session under ChaCha20-Poly1305: those of the handshake."""
+
+    aead = ChaCha20Poly1305
+
+    @staticmethod
+    def packet_key(direction):
+        return direction
+
+    @staticmethod
+    def clear_key(direction):
+        return mac(direction, b"mpt1 clear", 32)
+
+
+class Aes:
+    """The keys of a session under AES-256-GCM."""
+
+    aead = AESGCM
+
+    @staticmethod
+    def packet_key(direction):
+        return mac(direction, b"mpt1 aes-256-gcm", 32)
+
+    @staticmethod
+    def clear_key(direction):
+        return mac(direction, b"mpt1 aes-256-gcm clear", 32)
+
+
+def packet(kind, index, number, cipher, direction, inner):
     header = head(kind, index) + struct.pack("<Q", number)
-    return header + seal(key, number, header, inner)
+    return header + seal(cipher.packet_key(direction), number, header, inner, cipher.aead)
 
 
-def ctrl_packet(index, key, frames, mac1_key):
-    sealed = packet(CTRL, index, 0, key, frames.ljust(64, b"\0"))
+def ctrl_packet(index, cipher, direction, frames, mac1_key):
+    sealed = packet(CTRL, index, 0, cipher, direction, frames.ljust(64, b"\0"))
     return sealed + mac(mac1_key, sealed, 8)
 
 
-def clear_packet(index, key, payload):
+def clear_packet(index, cipher, direction, payload):
     message = head(DATA_CLEAR, index) + struct.pack("<Q", 2) + bytes(4) + payload
-    return message + seal(mac(key, b"mpt1 clear", 32), 2, message, b"")
+    return message + seal(cipher.clear_key(direction), 2, message, b"", cipher.aead)
 
 
 # The vectors.
 
 
-def add_split(made, suffix, keys):
-    for direction, key in zip(("c2s", "s2c"), keys):
-        made[f"k_{direction}{suffix}"] = key
-        made[f"k_clear_{direction}{suffix}"] = mac(key, b"mpt1 clear", 32)
+def add_split(made, suffix, cipher, keys):
+    name = "" if cipher is ChaCha20 else "aes_"
+    for way, direction in zip(("c2s", "s2c"), keys):
+        made[f"k_{name}{way}{suffix}"] = cipher.packet_key(direction)
+        made[f"k_{name}clear_{way}{suffix}"] = cipher.clear_key(direction)
+
+
+def add_packets(made, mode, suffix, cipher, keys, towards_server, towards_client):
+    """One packet of each kind and direction."""
+    c2s, s2c = keys
+    pong_ping = pong(1_050_000) + ping(7_000_000)
+
+    def add(kind, way, data):
+        made[kind + mode + way + suffix] = data
+
+    add("CTRL", "", ctrl_packet(SERVER_INDEX, cipher, c2s, ping(1_050_000), towards_server))
+    add("DATA", "", packet(DATA, SERVER_INDEX, 1, cipher, c2s, bytes(4) + b"hello"))
+    add("DATA_CLEAR", "", clear_packet(SERVER_INDEX, cipher, c2s, b"hello"))
+    add("CTRL", "_S2C", ctrl_packet(CLIENT_INDEX, cipher, s2c, pong_ping, towards_client))
+    add("DATA", "_S2C", packet(DATA, CLIENT_INDEX, 1, cipher, s2c, bytes(4) + b"world"))
+    add("DATA_CLEAR", "_S2C", clear_packet(CLIENT_INDEX, cipher, s2c, b"world"))
 
 
 def psk_mode(made, cookie):
@@ -235,30 +286,34 @@ def psk_mode(made, cookie):
     made["K_reset"] = k_reset = h(b"mpt1 reset", PSK)
     made["token"] = token = mac(k_reset, SERVER_INDEX, 32)[:16]
     made["cookie"] = cookie
-    made["init_payload"] = init_payload()
-    made["resp_payload"] = resp_payload(0, SERVER_INDEX, token)
+    made["init_payload"] = init_payload(0)
+    made["resp_payload"] = resp_payload(0, 0, SERVER_INDEX, token)
 
     start = head(INIT_PSK, CLIENT_INDEX) + key_id
     prologue = b"mptunnel/1" + start
-    first, second, keys = nn_psk0(prologue, SERVER_EPHEMERAL, made["resp_payload"])
-    c2s, s2c = keys
-    add_split(made, "", keys)
-    core_and_mac1 = with_mac(start + first, k_mac1)
-    made["INIT_PSK"] = core_and_mac1 + bytes(16)
-    made["INIT_PSK_MAC2"] = with_mac(core_and_mac1, cookie)
-    made["RESP"] = with_mac(head(RESP, CLIENT_INDEX) + second, k_mac1)
-    refusal = resp_payload(2, bytes(4), bytes(16))
-    _, second, _ = nn_psk0(prologue, REFUSING_EPHEMERAL, refusal)
-    made["RESP_REFUSED"] = with_mac(head(RESP, CLIENT_INDEX) + second, k_mac1)
-    made["COOKIE"] = cookie_message(k_cookie, made["INIT_PSK"], cookie)
-    made["CTRL"] = ctrl_packet(SERVER_INDEX, c2s, ping(1_050_000), k_mac1)
-    made["DATA"] = packet(DATA, SERVER_INDEX, 1, c2s, bytes(4) + b"hello")
-    made["DATA_CLEAR"] = clear_packet(SERVER_INDEX, c2s, b"hello")
-    frames = pong(1_050_000) + ping(7_000_000)
-    made["CTRL_S2C"] = ctrl_packet(CLIENT_INDEX, s2c, frames, k_mac1)
-    made["DATA_S2C"] = packet(DATA, CLIENT_INDEX, 1, s2c, bytes(4) + b"world")
-    made["DATA_CLEAR_S2C"] = clear_packet(CLIENT_INDEX, s2c, b"world")
+
+    def shake_hands(features, ephemeral, payload):
+        """INIT with mac2 zero, RESP, and the session's keys."""
+        first, second, keys = nn_psk0(prologue, features, ephemeral, payload)
+        init = with_mac(start + first, k_mac1) + bytes(16)
+        return init, with_mac(head(RESP, CLIENT_INDEX) + second, k_mac1), keys
+
+    init, made["RESP"], keys = shake_hands(0, SERVER_EPHEMERAL, made["resp_payload"])
+    made["INIT_PSK"] = init
+    made["INIT_PSK_MAC2"] = with_mac(init[:-16], cookie)
+    refusal = resp_payload(2, 0, bytes(4), bytes(16))
+    _, made["RESP_REFUSED"], _ = shake_hands(0, REFUSING_EPHEMERAL, refusal)
+    refusal = resp_payload(8, ONLY_AES, bytes(4), bytes(16))
+    _, made["RESP_REFUSED_CIPHER"], _ = shake_hands(0, REFUSING_CIPHER_EPHEMERAL, refusal)
+    made["COOKIE"] = cookie_message(k_cookie, init, cookie)
+    add_split(made, "", ChaCha20, keys)
+    add_packets(made, "", "", ChaCha20, keys, k_mac1, k_mac1)
     made["NOSESSION"] = no_session(made["CTRL"], token)
+
+    accepted = resp_payload(0, AES, SERVER_INDEX, token)
+    made["INIT_PSK_AES"], made["RESP_AES"], keys = shake_hands(AES, SERVER_EPHEMERAL, accepted)
+    add_split(made, "", Aes, keys)
+    add_packets(made, "", "_AES", Aes, keys, k_mac1, k_mac1)
 
 
 def key_mode(made, cookie):
@@ -272,23 +327,20 @@ def key_mode(made, cookie):
     made["token_key"] = token = mac(k_reset, SERVER_INDEX, 32)[:16]
 
     start = head(INIT_KEY, CLIENT_INDEX) + key_id
-    payload = resp_payload(0, SERVER_INDEX, token)
-    for suffix, psk in (("", bytes(32)), ("_psk", CLIENT_PSK)):
-        first, second, keys = ik_psk2(b"mptunnel/1" + start, psk, payload)
-        add_split(made, "_key" + suffix, keys)
-        resp = with_mac(head(RESP, CLIENT_INDEX) + second, towards_client)
-        made["RESP_KEY" + suffix.upper()] = resp
-        data = packet(DATA, SERVER_INDEX, 1, keys[0], bytes(4) + b"hello")
-        made["DATA_KEY" + suffix.upper()] = data
+    for aes, features, cipher in (("", 0, ChaCha20), ("_AES", AES, Aes)):
+        payload = resp_payload(0, features, SERVER_INDEX, token)
+        for suffix, psk in (("_psk", CLIENT_PSK), ("", bytes(32))):
+            first, second, keys = ik_psk2(b"mptunnel/1" + start, features, psk, payload)
+            add_split(made, "_key" + suffix, cipher, keys)
+            resp = with_mac(head(RESP, CLIENT_INDEX) + second, towards_client)
+            made["RESP_KEY" + suffix.upper() + aes] = resp
+            data = packet(DATA, SERVER_INDEX, 1, cipher, keys[0], bytes(4) + b"hello")
+            made["DATA_KEY" + suffix.upper() + aes] = data
+        made["INIT_KEY" + aes] = with_mac(start + first, towards_server) + bytes(16)
+        add_packets(made, "_KEY", aes, cipher, keys, towards_server, towards_client)
 
-    core_and_mac1 = with_mac(start + first, towards_server)
-    made["INIT_KEY"] = core_and_mac1 + bytes(16)
-    made["INIT_KEY_MAC2"] = with_mac(core_and_mac1, cookie)
+    made["INIT_KEY_MAC2"] = with_mac(made["INIT_KEY"][:-16], cookie)
     made["COOKIE_KEY"] = cookie_message(k_cookie, made["INIT_KEY"], cookie)
-    c2s, s2c = made["k_c2s_key"], made["k_s2c_key"]
-    made["CTRL_KEY"] = ctrl_packet(SERVER_INDEX, c2s, ping(1_050_000), towards_server)
-    frames = pong(1_050_000) + ping(7_000_000)
-    made["CTRL_KEY_S2C"] = ctrl_packet(CLIENT_INDEX, s2c, frames, towards_client)
     made["NOSESSION_KEY"] = no_session(made["CTRL_KEY"], token)
 
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-//! ChaCha20-Poly1305 of both backends and XChaCha20-Poly1305 against Wycheproof and RFC 8439, and
-//! the backends against each other.
+//! ChaCha20-Poly1305 of both backends, AES-256-GCM and XChaCha20-Poly1305 against Wycheproof and
+//! published examples, and the backends against each other.
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305};
@@ -10,16 +10,22 @@ use wycheproof::aead::{Test, TestName, TestSet};
 
 use crate::block::hex;
 
-/// Calls `check` with each case of `name` whose nonce has `N` bytes. All others must be invalid.
+/// Calls `check` with each case of `name` for keys of 32 bytes whose nonce has `N` bytes. Those
+/// with another nonce must be invalid, or (AES-GCM hashes them to 12 bytes) of another length only.
 fn each_case<const N: usize>(name: TestName, check: impl Fn(&Test, &[u8; 32], &[u8; N])) -> usize {
     let mut cases = 0;
     for group in TestSet::load(name).unwrap().test_groups {
-        assert_eq!((group.key_size, group.tag_size), (256, 128));
+        assert_eq!(group.tag_size, 128);
+        if group.key_size != 256 {
+            assert_eq!(name, TestName::AesGcm);
+            continue;
+        }
         for test in group.tests {
             let key = test.key.first_chunk().unwrap();
             match <&[u8; N]>::try_from(test.nonce.as_slice()) {
                 Ok(nonce) => check(&test, key, nonce),
                 // The types admit no other nonce, which is how such a case is refused.
+                Err(_) if name == TestName::AesGcm => continue,
                 Err(_) => assert_eq!(test.result, TestResult::Invalid, "case {}", test.tc_id),
             }
             cases += 1;
@@ -29,7 +35,10 @@ fn each_case<const N: usize>(name: TestName, check: impl Fn(&Test, &[u8; 32], &[
 }
 
 fn chacha<B: Backend>(test: &Test, key: &[u8; 32], nonce: &[u8; 12]) {
-    let backend = B::new(key);
+    aead(&B::new(key), test, nonce);
+}
+
+fn aead<B: Backend>(backend: &B, test: &Test, nonce: &[u8; 12]) {
     let case = format!("{} case {}: {}", B::NAME, test.tc_id, test.comment);
     let tag: [u8; 16] = test.tag.as_slice().try_into().unwrap();
     let mut body = test.ct.to_vec();
@@ -49,6 +58,40 @@ fn chacha<B: Backend>(test: &Test, key: &[u8; 32], nonce: &[u8; 12]) {
 #[test]
 fn ring_passes_wycheproof() {
     assert_eq!(each_case(TestName::ChaCha20Poly1305, chacha::<Ring>), 325);
+}
+
+/// With keys of 32 bytes and nonces of 12, which are all that a packet can have.
+#[cfg(feature = "ring")]
+#[test]
+fn aes_256_gcm_passes_wycheproof() {
+    let check = |test: &Test, key: &[u8; 32], nonce: &[u8; 12]| {
+        aead(&Ring::aes_256_gcm(key), test, nonce);
+    };
+    assert_eq!(each_case(TestName::AesGcm, check), 66);
+}
+
+/// The GCM specification of McGrew and Viega, test cases 14 and 16; in the second the tag covers
+/// associated data as well. Its nonce does not begin with zeros, so it cannot be a packet number.
+#[cfg(feature = "ring")]
+#[test]
+fn aes_256_gcm_gives_the_examples_of_its_specification() {
+    let mut body = [0; 16];
+    let tag = Ring::aes_256_gcm(&[0; 32]).seal(&[0; 12], &[], &mut body).unwrap();
+    assert_eq!(body.to_vec(), hex("cea7403d4d606b6e074ec5d3baf39d18"));
+    assert_eq!(tag.to_vec(), hex("d0d1c8a799996bf0265b98b5d48ab919"));
+
+    let key = hex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308");
+    let nonce: [u8; 12] = hex("cafebabefacedbaddecaf888").try_into().unwrap();
+    let aad = hex("feedfacedeadbeeffeedfacedeadbeefabaddad2");
+    let mut body = hex("d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72\
+                        1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39");
+    let tag = Ring::aes_256_gcm(&key.try_into().unwrap()).seal(&nonce, &aad, &mut body).unwrap();
+    assert_eq!(
+        body,
+        hex("522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa\
+             8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662")
+    );
+    assert_eq!(tag.to_vec(), hex("76fc6ece0f4e1768cddf8853bb2d551b"));
 }
 
 #[test]

@@ -12,6 +12,11 @@ const SERVER_BOOT_ID: u64 = 0x1112_1314_1516_1718;
 const CLIENT_TIME_US: u64 = 1_000_000;
 const MAX_PAYLOAD: u16 = 1_400;
 const WINDOW_LOG2: u8 = 18;
+/// Features: AES-256-GCM, offered in INIT and chosen in RESP.
+#[cfg(feature = "ring")]
+pub const AES: u32 = 2;
+/// Features: no other cipher than AES-256-GCM.
+pub const ONLY_AES: u32 = 6;
 
 /// An ephemeral private key in place of randomness.
 struct Ephemeral(u8);
@@ -47,11 +52,11 @@ pub fn head(kind: u8, index: u32) -> Vec<u8> {
     head
 }
 
-pub fn init_payload() -> [u8; 64] {
+pub fn init_payload(features: u32) -> [u8; 64] {
     let mut payload = vec![0x33; 16];
     payload.extend(CLIENT_BOOT_ID.to_le_bytes());
     payload.extend([0; 4]); // no previous server_index
-    payload.extend([0; 4]); // no features
+    payload.extend(features.to_le_bytes());
     payload.extend(MAX_PAYLOAD.to_le_bytes());
     payload.extend([2, 1, WINDOW_LOG2, 0, 0, 0]); // paths, highest version, window
     payload.extend(CLIENT_TIME_US.to_le_bytes());
@@ -60,14 +65,15 @@ pub fn init_payload() -> [u8; 64] {
 }
 
 /// The RESP payload of a session with `token`, or of a refusal, which has none.
-pub fn resp_payload(status: u8, token: Option<[u8; 16]>) -> [u8; 48] {
+pub fn resp_payload(status: u8, features: u32, token: Option<[u8; 16]>) -> [u8; 48] {
     let server_index = token.map_or(0, |_| SERVER_INDEX);
     let mut payload = server_index.to_le_bytes().to_vec();
     payload.extend([status, WINDOW_LOG2]);
     payload.extend(MAX_PAYLOAD.to_le_bytes());
     payload.extend(SERVER_BOOT_ID.to_le_bytes());
     payload.extend(CLIENT_TIME_US.to_le_bytes());
-    payload.extend([0; 8]); // no features, default rekey and probe intervals
+    payload.extend(features.to_le_bytes());
+    payload.extend([0; 4]); // default rekey and probe intervals
     payload.extend(token.unwrap_or([0; 16]));
     payload.try_into().unwrap()
 }
@@ -77,6 +83,7 @@ pub struct Attempt {
     initiator: Initiator,
     pub init: Vec<u8>,
     mode: Mode,
+    features: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -87,7 +94,7 @@ pub enum Mode {
 
 impl Attempt {
     /// Makes the INIT, mac2 zero.
-    pub fn start(mode: Mode) -> Attempt {
+    pub fn start(mode: Mode, features: u32) -> Attempt {
         let keys = mode.keys();
         let mut init = head(mode.init_type(), CLIENT_INDEX);
         init.extend(keys.key_id);
@@ -102,13 +109,17 @@ impl Attempt {
                 psk: with_psk.then_some(&client_psk),
             },
         };
-        let (initiator, message) =
-            Initiator::start(initiator_keys, &prologue, &init_payload(), &mut Ephemeral(0x11))
-                .unwrap();
+        let (initiator, message) = Initiator::start(
+            initiator_keys,
+            &prologue,
+            &init_payload(features),
+            &mut Ephemeral(0x11),
+        )
+        .unwrap();
         init.extend(message);
         init.extend(mac16(keys.mac1.expose(), &[&init]));
         init.extend([0; 16]);
-        Attempt { initiator, init, mode }
+        Attempt { initiator, init, mode, features }
     }
 
     /// Makes the RESP with the server's ephemeral private key 32 × `ephemeral`, and proves that
@@ -125,7 +136,7 @@ impl Attempt {
         let message = &self.init[16..self.init.len() - 32];
         let responder =
             Responder::read(keys, prologue, message, &mut Ephemeral(ephemeral)).unwrap();
-        assert_eq!(responder.payload(), &init_payload());
+        assert_eq!(responder.payload(), &init_payload(self.features));
         assert_eq!(responder.client(), self.mode.client());
 
         let (server_keys, message) = responder.reply(kept_psk, payload).unwrap();

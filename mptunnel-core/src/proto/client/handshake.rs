@@ -2,7 +2,7 @@
 //! The answers to an INIT: RESP, COOKIE; and the hint NOSESSION.
 
 use super::super::codec::Reader;
-use super::super::crypto::{self, AeadKey, Secret, SplitKeys, mac};
+use super::super::crypto::{self, AeadKey, Cipher, Secret, SplitKeys, mac};
 use super::super::drop::DropReason;
 use super::super::entropy::random_u64;
 use super::super::event::{ClientEvent, PathDownReason};
@@ -104,7 +104,8 @@ impl Client {
             tx: AeadKey::new(keys.c2s.expose()),
             rx: AeadKey::new(keys.s2c.expose()),
             clear: clear.then(|| {
-                let key = |direction| AeadKey::new(crypto::clear_key(direction).expose());
+                let cipher = Cipher::ChaCha20Poly1305;
+                let key = |direction| AeadKey::of(cipher, cipher.clear_key(direction).expose());
                 (key(&keys.c2s), key(&keys.s2c))
             }),
             guard_tx: Secret::new(*self.keys.mac1.expose()),

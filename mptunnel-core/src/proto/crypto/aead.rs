@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-//! ChaCha20-Poly1305 (RFC 8439) as the data plane uses it: in place, detached tag, and a nonce
-//! that is the packet number.
+//! The ciphers of packets as the data plane uses them: in place, detached tag, and a nonce that is
+//! the packet number. ChaCha20-Poly1305 (RFC 8439) everywhere, AES-256-GCM where `ring` is.
+
+use super::cipher::Cipher;
 
 /// Bytes. The Poly1305 tag that follows every sealed body.
 pub const TAG_LEN: usize = 16;
@@ -23,7 +25,8 @@ type Preferred = super::aead_soft::Soft;
 #[error("the packet does not verify")]
 pub struct AeadError;
 
-/// One implementation of ChaCha20-Poly1305. All implementations give the same bytes.
+/// One implementation of an AEAD with keys of 32 bytes and nonces of 12. All implementations of
+/// ChaCha20-Poly1305 give the same bytes.
 ///
 /// The nonce is raw here so that published vectors can be tested; the protocol goes through
 /// [`SealingKey`], which makes it from the packet number.
@@ -31,7 +34,7 @@ pub trait Backend: Send + Sync {
     /// The crate that does the work.
     const NAME: &'static str;
 
-    /// Expands `key`.
+    /// Expands `key` for ChaCha20-Poly1305.
     fn new(key: &[u8; 32]) -> Self;
 
     /// Encrypts `body` in place and returns the tag over `aad` and `body`.
@@ -58,8 +61,19 @@ pub trait Backend: Send + Sync {
 /// seals must never use a packet number twice; this type cannot see that.
 pub struct SealingKey<B>(B);
 
+impl AeadKey {
+    /// Expands `key` for `cipher`.
+    pub fn of(cipher: Cipher, key: &[u8; 32]) -> Self {
+        match cipher {
+            Cipher::ChaCha20Poly1305 => Self::new(key),
+            #[cfg(feature = "ring")]
+            Cipher::Aes256Gcm => SealingKey(Preferred::aes_256_gcm(key)),
+        }
+    }
+}
+
 impl<B: Backend> SealingKey<B> {
-    /// Expands `key`.
+    /// Expands `key` for ChaCha20-Poly1305.
     pub fn new(key: &[u8; 32]) -> Self {
         SealingKey(B::new(key))
     }
@@ -116,9 +130,13 @@ mod tests {
 
     const KEY: [u8; 32] = [7; 32];
 
-    fn sealed(pn: u64, aad: &[u8], plain: &[u8]) -> Vec<u8> {
+    fn each_cipher() -> impl Iterator<Item = Cipher> {
+        [Some(Cipher::ChaCha20Poly1305), Cipher::AES].into_iter().flatten()
+    }
+
+    fn sealed(cipher: Cipher, pn: u64, aad: &[u8], plain: &[u8]) -> Vec<u8> {
         let mut packet = plain.to_vec();
-        let tag = AeadKey::new(&KEY).seal_in_place(pn, aad, &mut packet).unwrap();
+        let tag = AeadKey::of(cipher, &KEY).seal_in_place(pn, aad, &mut packet).unwrap();
         packet.extend_from_slice(&tag);
         packet
     }
@@ -130,50 +148,68 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_to_the_same_bytes() {
-        for len in [0, 1, 15, 16, 17, 63, 64, 65, 1400, 65_507] {
-            let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
-            let mut packet = sealed(9, b"head", &plain);
+        for cipher in each_cipher() {
+            for len in [0, 1, 15, 16, 17, 63, 64, 65, 1400, 65_507] {
+                let plain: Vec<u8> = (0..len).map(|i| i as u8).collect();
+                let mut packet = sealed(cipher, 9, b"head", &plain);
 
-            let opened = AeadKey::new(&KEY).open_in_place(9, b"head", &mut packet).unwrap();
+                let key = AeadKey::of(cipher, &KEY);
+                let opened = key.open_in_place(9, b"head", &mut packet).unwrap();
 
-            assert_eq!(opened, plain);
+                assert_eq!(opened, plain, "{cipher}");
+            }
         }
     }
 
     #[test]
     fn every_flipped_bit_and_every_truncation_is_refused() {
-        let key = AeadKey::new(&KEY);
-        let genuine = sealed(9, b"head", b"some payload");
+        for cipher in each_cipher() {
+            let key = AeadKey::of(cipher, &KEY);
+            let genuine = sealed(cipher, 9, b"head", b"some payload");
+            let refuses = |mut packet: Vec<u8>, what: &str| {
+                let opened = key.open_in_place(9, b"head", &mut packet);
+                assert_eq!(opened, Err(AeadError), "{cipher}: {what}");
+            };
 
-        for bit in 0..genuine.len() * 8 {
-            let mut packet = genuine.clone();
-            packet[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(key.open_in_place(9, b"head", &mut packet), Err(AeadError), "bit {bit}");
-        }
-        for len in 0..genuine.len() {
-            let mut packet = genuine[..len].to_vec();
-            assert_eq!(key.open_in_place(9, b"head", &mut packet), Err(AeadError), "len {len}");
+            for bit in 0..genuine.len() * 8 {
+                let mut packet = genuine.clone();
+                packet[bit / 8] ^= 1 << (bit % 8);
+                refuses(packet, &format!("bit {bit}"));
+            }
+            for len in 0..genuine.len() {
+                refuses(genuine[..len].to_vec(), &format!("len {len}"));
+            }
         }
     }
 
     #[test]
-    fn another_number_another_header_or_another_key_does_not_open() {
-        let genuine = sealed(9, b"head", b"some payload");
-        let key = AeadKey::new(&KEY);
+    fn another_number_header_key_or_cipher_does_not_open() {
+        for cipher in each_cipher() {
+            let genuine = sealed(cipher, 9, b"head", b"some payload");
+            let key = AeadKey::of(cipher, &KEY);
+            let refuses = |key: &AeadKey, pn, head: &[u8]| {
+                assert!(key.open_in_place(pn, head, &mut genuine.clone()).is_err(), "{cipher}");
+            };
 
-        assert!(key.open_in_place(10, b"head", &mut genuine.clone()).is_err());
-        assert!(key.open_in_place(9 + (1 << 32), b"head", &mut genuine.clone()).is_err());
-        assert!(key.open_in_place(9, b"heae", &mut genuine.clone()).is_err());
-        assert!(AeadKey::new(&[8; 32]).open_in_place(9, b"head", &mut genuine.clone()).is_err());
+            refuses(&key, 10, b"head");
+            refuses(&key, 9 + (1 << 32), b"head");
+            refuses(&key, 9, b"heae");
+            refuses(&AeadKey::of(cipher, &[8; 32]), 9, b"head");
+            for other in each_cipher().filter(|other| *other != cipher) {
+                refuses(&AeadKey::of(other, &KEY), 9, b"head");
+            }
+        }
     }
 
     #[test]
     fn an_empty_body_authenticates_the_header_alone() {
-        let key = AeadKey::new(&KEY);
-        let mut tag = key.seal_in_place(3, b"readable", &mut []).unwrap();
+        for cipher in each_cipher() {
+            let key = AeadKey::of(cipher, &KEY);
+            let mut tag = key.seal_in_place(3, b"readable", &mut []).unwrap();
 
-        assert!(key.open_in_place(3, b"readablf", &mut tag.clone()).is_err());
-        assert!(key.open_in_place(3, b"readable", &mut tag).unwrap().is_empty());
+            assert!(key.open_in_place(3, b"readablf", &mut tag.clone()).is_err(), "{cipher}");
+            assert!(key.open_in_place(3, b"readable", &mut tag).unwrap().is_empty(), "{cipher}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod aead;
 #[cfg(feature = "ring")]
 mod aead_ring;
 mod aead_soft;
+mod cipher;
 mod cookie;
 mod keys;
 pub mod mac;
@@ -20,11 +21,11 @@ pub use aead::{AeadError, AeadKey, BACKEND, Backend, SealingKey, TAG_LEN};
 #[cfg(feature = "ring")]
 pub use aead_ring::Ring;
 pub use aead_soft::Soft;
+pub use cipher::{Cipher, UNIT};
 pub use cookie::{SEALED_COOKIE_LEN, open_cookie, seal_cookie};
 pub use keys::{KeyError, KeySet, Psk, PublicKey, StaticSecret, mac1_key_of};
 pub use mac::{hash, mac8, mac16, mac32, verify};
 pub use noise::{
-    Initiator, InitiatorKeys, NoiseError, Responder, ResponderKeys, SplitKeys, clear_key,
-    is_low_order,
+    Initiator, InitiatorKeys, NoiseError, Responder, ResponderKeys, SplitKeys, is_low_order,
 };
 pub use secret::Secret;

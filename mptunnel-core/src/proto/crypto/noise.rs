@@ -19,7 +19,6 @@ use snow::{Builder, HandshakeState};
 use zeroize::Zeroize;
 
 use super::keys::{Psk, PublicKey, StaticSecret};
-use super::mac::mac32;
 use super::secret::Secret;
 use crate::proto::entropy::Entropy;
 
@@ -155,11 +154,12 @@ impl Responder {
     }
 }
 
-/// The two keys of a session, as Noise `Split()` gives them. They are used raw.
+/// The secrets of the two directions of a session, as Noise `Split()` gives them:
+/// [`Cipher`](super::Cipher) makes keys of them.
 pub struct SplitKeys {
-    /// Seals what the client sends.
+    /// For what the client sends.
     pub c2s: Secret<32>,
-    /// Seals what the server sends.
+    /// For what the server sends.
     pub s2c: Secret<32>,
 }
 
@@ -171,12 +171,6 @@ impl SplitKeys {
         s2c.zeroize();
         keys
     }
-}
-
-/// The key of DATA_CLEAR in the direction of `direction_key`. It differs from that key, so a
-/// packet of one mode never verifies in the other.
-pub fn clear_key(direction_key: &Secret<32>) -> Secret<32> {
-    Secret::new(mac32(direction_key.expose(), &[b"mpt1 clear"]))
 }
 
 /// Why a handshake step did not happen.

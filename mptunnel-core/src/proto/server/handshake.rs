@@ -2,7 +2,7 @@
 //! INIT at the server: who asks, whether he may, and what he is told. Cheap checks come first.
 
 use super::super::crypto::{
-    self, AeadKey, Psk, PublicKey, Responder, ResponderKeys, Secret, SplitKeys, mac,
+    self, AeadKey, Cipher, Psk, PublicKey, Responder, ResponderKeys, Secret, SplitKeys, mac,
 };
 use super::super::drop::DropReason;
 use super::super::entropy::{random_u32, random_u64};
@@ -229,7 +229,8 @@ impl Server {
             tx: AeadKey::new(keys.s2c.expose()),
             rx: AeadKey::new(keys.c2s.expose()),
             clear: common.clear.then(|| {
-                let key = |direction| AeadKey::new(crypto::clear_key(direction).expose());
+                let cipher = Cipher::ChaCha20Poly1305;
+                let key = |direction| AeadKey::of(cipher, cipher.clear_key(direction).expose());
                 (key(&keys.s2c), key(&keys.c2s))
             }),
             guard_tx,

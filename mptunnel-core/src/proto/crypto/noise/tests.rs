@@ -321,10 +321,3 @@ fn the_ephemeral_key_is_given_out_once() {
     assert_eq!(out, [1; 32]);
     assert!(once.try_fill_bytes(&mut out).is_err());
 }
-
-#[test]
-fn the_key_of_clear_data_differs_from_the_key_it_is_made_of() {
-    let key = Secret::new([1; 32]);
-
-    assert_ne!(clear_key(&key).expose(), key.expose());
-}
