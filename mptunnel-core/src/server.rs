@@ -425,6 +425,7 @@ impl Server {
             socket_errors: shared.socket_errors.load(Relaxed),
             kernel_dropped: sockets.map(|s| u64::from(s.receive_drops())).sum(),
             receive_buffer: first.map_or(0, |s| s.granted_buffers().recv),
+            cipher: "",
             backend: BACKEND,
         }
     }
@@ -498,6 +499,7 @@ fn info_of(peer: &Peer) -> PeerInfo {
         id: peer.id,
         restarts: peer.epoch,
         paths: paths_of(peer),
+        cipher: peer.current.cipher().name(),
         window: peer.current.window_bits(),
     }
 }

@@ -5,9 +5,9 @@ use crate::Error;
 use crate::keyfile::{self, Privacy};
 use crate::options::{Credentials, Mode, OptionSpec, Place, Role, Settings};
 use crate::proto::config::{
-    ClientConfig, ClientKeys, Common, ServerConfig, ServerKey, ServerLimits,
+    CipherChoice, ClientConfig, ClientKeys, Common, ServerConfig, ServerKey, ServerLimits,
 };
-use crate::proto::crypto::{Psk, PublicKey, StaticSecret};
+use crate::proto::crypto::{Cipher, Psk, PublicKey, StaticSecret};
 use crate::proto::probe::Intervals;
 use crate::proto::sched::Policy;
 use std::collections::HashMap;
@@ -88,7 +88,7 @@ pub(crate) fn client(settings: &Settings, own: OwnKey) -> Result<ClientConfig, E
     };
     let mut client = ClientConfig::new(keys);
     client.name.clone_from(&settings.name);
-    client.common = common(settings);
+    client.common = common(settings)?;
     Ok(client)
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, E
         return Err(config(NO_KEY));
     }
     let mut server = ServerConfig::new(keys);
-    server.common = common(settings);
+    server.common = common(settings)?;
     server.sessions = settings.sessions as usize;
     server.session_timeout = settings.session_timeout;
     server.handshakes_per_s = settings.handshake_rate;
@@ -191,10 +191,31 @@ fn allowed(file: &Path, settings: &Settings) -> Result<HashMap<PublicKey, Option
     Ok(clients)
 }
 
-fn common(settings: &Settings) -> Common {
+/// Whether AES-256-GCM runs on instructions made for it, and so is the faster cipher.
+fn has_aes_hardware() -> bool {
+    // `ring`'s fast code takes AVX and MOVBE as well; without them it goes a slower way.
+    #[cfg(target_arch = "x86_64")]
+    let has = std::is_x86_feature_detected!("aes")
+        && std::is_x86_feature_detected!("pclmulqdq")
+        && std::is_x86_feature_detected!("avx")
+        && std::is_x86_feature_detected!("movbe");
+    #[cfg(target_arch = "aarch64")]
+    let has = std::arch::is_aarch64_feature_detected!("aes")
+        && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let has = false;
+    has
+}
+
+fn common(settings: &Settings) -> Result<Common, Error> {
+    if settings.cipher == CipherChoice::Aes256Gcm && Cipher::AES.is_none() {
+        return Err(config("cipher: this build has no aes256gcm (cargo feature `ring`)"));
+    }
     let defaults = Common::default();
-    Common {
+    Ok(Common {
         clear: !settings.encrypt,
+        cipher: settings.cipher,
+        aes_hardware: has_aes_hardware(),
         max_payload: settings.max_payload,
         // The table takes powers of two only.
         window_log2: u8::try_from(settings.window.max(1).ilog2()).unwrap_or(defaults.window_log2),
@@ -206,5 +227,5 @@ fn common(settings: &Settings) -> Common {
         },
         rekey_after: settings.rekey_interval,
         ..defaults
-    }
+    })
 }

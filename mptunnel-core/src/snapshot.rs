@@ -43,6 +43,7 @@ impl Snapshot {
             "version": self.version,
             "key_ids": self.key_ids,
             "connected": self.stats.connected,
+            "cipher": Some(self.stats.cipher).filter(|name| !name.is_empty()),
             "backend": self.stats.backend,
             "dropped": drops,
             "unattributed": self.stats.unattributed,
@@ -233,6 +234,7 @@ fn peer_json(peer: &PeerInfo) -> Value {
     json!({
         "id": id,
         "restarts": peer.restarts,
+        "cipher": peer.cipher,
         "window": peer.window,
         "paths": peer.paths.iter().map(path_json).collect::<Vec<_>>(),
     })
@@ -316,10 +318,16 @@ mod tests {
             socket_errors: 4,
             kernel_dropped: 6,
             receive_buffer: 65_536,
+            cipher: if role == Role::Client { "aes-256-gcm" } else { "" },
             backend: "soft",
         };
-        let peer =
-            PeerInfo { id: PeerId(3), restarts: 1, paths: vec![path(1, "p")], window: 4_096 };
+        let peer = PeerInfo {
+            id: PeerId(3),
+            restarts: 1,
+            paths: vec![path(1, "p")],
+            cipher: "aes-256-gcm",
+            window: 4_096,
+        };
         let (paths, peers) = match role {
             Role::Client => (vec![path(7, "a\"b\\c")], vec![]),
             Role::Server => (vec![], vec![peer]),
@@ -331,6 +339,7 @@ mod tests {
     fn json_says_what_the_snapshot_says() {
         let client: Value = serde_json::from_str(&snapshot(Role::Client).to_json()).unwrap();
         assert_eq!(client["role"], "client");
+        assert_eq!(client["cipher"], "aes-256-gcm");
         assert_eq!(client["dropped"]["duplicate"], 5);
         assert_eq!(client["paths"][0]["name"], "a\"b\\c");
         assert_eq!(client["paths"][0]["rtt_us"], 1_500);
@@ -338,6 +347,8 @@ mod tests {
         assert_eq!(client["paths"][0]["wins"], 15);
 
         let server: Value = serde_json::from_str(&snapshot(Role::Server).to_json()).unwrap();
+        assert_eq!(server["cipher"], Value::Null);
+        assert_eq!(server["peers"][0]["cipher"], "aes-256-gcm");
         assert_eq!(server["peers"][0]["id"], 3);
         assert_eq!(server["peers"][0]["paths"][0]["received_bytes"], 2_000);
     }

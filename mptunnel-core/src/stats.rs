@@ -100,6 +100,8 @@ pub struct PeerInfo {
     pub restarts: u32,
     /// Its paths.
     pub paths: Vec<PathInfo>,
+    /// What its packets are sealed with: `chacha20-poly1305` or `aes-256-gcm`.
+    pub cipher: &'static str,
     /// Packets that its receive window remembers.
     pub window: usize,
 }
@@ -125,6 +127,9 @@ pub struct Stats {
     pub kernel_dropped: u64,
     /// Bytes of receive buffer that the system granted to the first socket, 0 without a socket.
     pub receive_buffer: usize,
+    /// What packets are sealed with: `chacha20-poly1305` or `aes-256-gcm`. Empty at a client while
+    /// there is no session, and at a server, where each [`PeerInfo`] has its own.
+    pub cipher: &'static str,
     /// The AEAD backend.
     pub backend: &'static str,
 }

@@ -556,6 +556,7 @@ impl Tunnel {
                 .map(|p| u64::from(p.socket.receive_drops()))
                 .sum(),
             receive_buffer,
+            cipher: shared.view.get().map_or("", |view| view.session.cipher().name()),
             backend: BACKEND,
         }
     }

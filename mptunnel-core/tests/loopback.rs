@@ -42,6 +42,39 @@ fn datagrams_of_every_size_pass_whole_and_once_both_ways() {
     assert!(matches!(copies, Err(Error::TimedOut(_))), "{copies:?}");
 }
 
+#[cfg(feature = "ring")]
+#[test]
+fn the_cipher_is_that_of_the_option_and_can_be_seen_at_both_ends() {
+    let with = |cipher: &str| {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let server = Server::builder().key(&KEY).listen(listen).option("cipher", cipher);
+        let server = server.bind().unwrap();
+        let path = format!("to={}", server.local_addrs()[0]);
+        (server, Tunnel::builder().key(&KEY).path(&path))
+    };
+    // `auto` on one machine is `auto` with the same hardware twice.
+    for (cipher, name) in [("chacha20", "chacha20-poly1305"), ("aes256gcm", "aes-256-gcm")] {
+        let (server, client) = with(cipher);
+        let client = client.option("cipher", cipher).connect().unwrap();
+        client.wait_ready(Some(SOON)).unwrap();
+        client.send(b"hello").unwrap();
+        let (len, peer) = server.recv_from_timeout(&mut [0; 8], SOON).unwrap();
+        server.send_to(b"world", peer).unwrap();
+        assert_eq!((len, client.recv_timeout(&mut [0; 8], SOON).unwrap()), (5, 5));
+        assert_eq!((client.stats().cipher, server.peers()[0].cipher), (name, name));
+    }
+
+    let (_server, client) = with("aes256gcm");
+    let client = client.option("cipher", "chacha20").connect().unwrap();
+    let refused = client.wait_ready(Some(SOON)).unwrap_err();
+    assert!(matches!(refused, Error::Refused(_)));
+    let text = refused.to_string();
+    for words in ["cipher=chacha20 at the client", "cipher=aes256gcm at the server"] {
+        assert!(text.contains(words), "{text}");
+    }
+    assert_eq!(client.stats().cipher, "");
+}
+
 #[test]
 fn a_datagram_above_the_maximum_is_refused_with_the_maximum_in_the_message() {
     let (_server, port) = server();

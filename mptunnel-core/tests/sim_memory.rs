@@ -96,13 +96,31 @@ impl PacketSink for OneRoom {
 
 #[test]
 fn in_the_steady_state_no_datagram_allocates() {
-    let (mut world, server, client) = tunnel(1, 2, 20 * MS);
+    for aes in [false, true] {
+        assert_no_allocations(aes);
+    }
+}
+
+fn assert_no_allocations(aes: bool) {
+    let mut world = World::new(1);
+    let server = world.add_server(move || {
+        let mut config = server_config();
+        config.common.aes_hardware = aes;
+        config
+    });
+    let client = world.add_client(server, vec![PathSpec::rtt(20 * MS); 2], move || {
+        let mut config = client_config();
+        config.common.aes_hardware = aes;
+        config
+    });
     world.start_all();
     world.run_for(S);
     // Windows grow while they learn the rate.
     world.stream_both_ways(client, 1_000, 1_200);
     world.run_for(4 * S);
     let view = world.client(client).client().expect("it runs").view().get().expect("it is up");
+    let name = if aes { "aes-256-gcm" } else { "chacha20-poly1305" };
+    assert_eq!(view.session.cipher().name(), name);
     let plane = world.server(server).plane().expect("it runs").clone();
     let peer = world.server(server).peer_of(client).expect("it is known");
     let machine = world.server(server).server().expect("it runs");

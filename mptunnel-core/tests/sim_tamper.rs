@@ -4,7 +4,9 @@
 
 mod sim;
 
-use mptunnel_core::proto::config::{ClientConfig, ClientKeys, ServerConfig, ServerKey};
+use mptunnel_core::proto::config::{
+    CipherChoice, ClientConfig, ClientKeys, Common, ServerConfig, ServerKey,
+};
 use mptunnel_core::proto::crypto::StaticSecret;
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};
 use mptunnel_core::proto::wire::{self, Kind};
@@ -21,6 +23,25 @@ enum Mode {
     Psk,
     Key,
     Clear,
+    /// AES-256-GCM, with the shared key; and readable.
+    Aes,
+    ClearAes,
+}
+
+impl Mode {
+    /// All that differ in how packets are sealed.
+    const PACKETS: [Mode; 5] = [Mode::Psk, Mode::Key, Mode::Clear, Mode::Aes, Mode::ClearAes];
+
+    fn set(self, common: &mut Common) {
+        common.clear = self.is_clear();
+        if matches!(self, Mode::Aes | Mode::ClearAes) {
+            common.cipher = CipherChoice::Aes256Gcm;
+        }
+    }
+
+    fn is_clear(self) -> bool {
+        matches!(self, Mode::Clear | Mode::ClearAes)
+    }
 }
 
 /// A client with one path and its server, both off, with everything on the wire captured.
@@ -34,7 +55,7 @@ fn pair(mode: Mode, server_config: impl Fn(ServerConfig) -> ServerConfig + 'stat
             }
             _ => ServerKey::Psk(psk(1)),
         }]);
-        config.common.clear = mode == Mode::Clear;
+        mode.set(&mut config.common);
         server_config(config)
     });
     let client = world.add_client(server, vec![PathSpec::rtt(20 * MS)], move || {
@@ -42,7 +63,7 @@ fn pair(mode: Mode, server_config: impl Fn(ServerConfig) -> ServerConfig + 'stat
             Mode::Key => ClientKeys::Static { own: own(3), server: own(2).public(), psk: None },
             _ => ClientKeys::Psk(psk(1)),
         });
-        config.common.clear = mode == Mode::Clear;
+        mode.set(&mut config.common);
         config
     });
     world.capture();
@@ -146,7 +167,7 @@ fn mutations(packet: &[u8], except: usize) -> Vec<Vec<u8>> {
 
 #[test]
 fn no_altered_init_makes_a_session_or_gets_an_answer() {
-    for mode in [Mode::Psk, Mode::Key] {
+    for mode in [Mode::Psk, Mode::Key, Mode::Aes] {
         let mut pair = pair(mode, |config| config);
         pair.world.set_all_dark(pair.client, true);
         pair.world.start_all();
@@ -210,7 +231,7 @@ fn an_altered_mac2_under_load_is_as_good_as_none() {
 
 #[test]
 fn no_altered_resp_ends_an_attempt() {
-    for mode in [Mode::Psk, Mode::Key] {
+    for mode in [Mode::Psk, Mode::Key, Mode::Aes] {
         let mut pair = pair(mode, |config| config);
         pair.world.faults(path(pair.client, 0), Down).dark = true;
         pair.world.start_all();
@@ -254,7 +275,7 @@ fn no_altered_nosession_begins_an_attempt() {
 
 #[test]
 fn no_altered_ctrl_is_taken() {
-    for mode in [Mode::Psk, Mode::Key, Mode::Clear] {
+    for mode in Mode::PACKETS {
         for way in [Up, Down] {
             let mut pair = Pair::up(mode);
             let ctrl = pair.withhold(way, Kind::Ctrl);
@@ -266,14 +287,14 @@ fn no_altered_ctrl_is_taken() {
 
 #[test]
 fn no_altered_data_is_delivered() {
-    for mode in [Mode::Psk, Mode::Key, Mode::Clear] {
+    for mode in Mode::PACKETS {
         for way in [Up, Down] {
             let mut pair = Pair::up(mode);
             pair.world.faults(path(pair.client, 0), way).dark = true;
             pair.world.captured();
             let number = pair.world.send(pair.client, way, 0, 64).expect("it is up");
             let data = pair.world.captured().pop().expect("it was sent");
-            let kind = if mode == Mode::Clear { Kind::DataClear } else { Kind::Data };
+            let kind = if mode.is_clear() { Kind::DataClear } else { Kind::Data };
             assert_eq!(data.parcel.bytes()[0], kind.code());
 
             pair.refuses_all_but(&data, 0);

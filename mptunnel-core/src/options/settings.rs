@@ -11,6 +11,7 @@ use super::spec::{Kind, OptionSpec};
 use super::table::OPTIONS;
 use super::value::Value;
 use crate::keyfile;
+pub use crate::proto::config::CipherChoice;
 
 /// The values of all options. [`OPTIONS`] tells what each one means, its unit and its range.
 ///
@@ -38,6 +39,8 @@ pub struct Settings {
     pub name: Option<String>,
     /// `encrypt`
     pub encrypt: bool,
+    /// `cipher`
+    pub cipher: CipherChoice,
     /// `probe-interval`
     pub probe_interval: Duration,
     /// `idle-interval`
@@ -95,6 +98,7 @@ impl Default for Settings {
             tunnel_name: None,
             name: None,
             encrypt: true,
+            cipher: CipherChoice::Auto,
             probe_interval: Duration::from_millis(250),
             idle_interval: Duration::from_secs(5),
             rekey_interval: Duration::from_secs(120),
@@ -178,6 +182,15 @@ impl Value {
         match self {
             Value::Choice("redundant") => Mode::Redundant,
             other => mismatch("mode", &other),
+        }
+    }
+
+    pub(super) fn cipher(self) -> CipherChoice {
+        match self {
+            Value::Choice("auto") => CipherChoice::Auto,
+            Value::Choice("chacha20") => CipherChoice::ChaCha20,
+            Value::Choice("aes256gcm") => CipherChoice::Aes256Gcm,
+            other => mismatch("cipher", &other),
         }
     }
 

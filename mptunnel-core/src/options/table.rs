@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::settings::Mode;
+use super::settings::{CipherChoice, Mode};
 use super::spec::{Kind, OptionSpec, Range, Scope, Unit};
 use super::value::Value;
 
@@ -129,6 +129,18 @@ pub static OPTIONS: &[OptionSpec] = &[
         scope: Scope::BOTH,
         get: |s| Some(Value::Switch(s.encrypt)),
         put: |s, v| s.encrypt = v.switch(),
+    },
+    OptionSpec {
+        key: "cipher",
+        kind: Kind::Choice(CipherChoice::WORDS),
+        unit: Unit::None,
+        range: None,
+        default: Some("auto"),
+        help: "auto: AES if both ends have it in hardware, else ChaCha20; aes256gcm: or no session",
+        live: false,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Choice(s.cipher.word())),
+        put: |s, v| s.cipher = v.cipher(),
     },
     OptionSpec {
         key: "probe-interval",

@@ -1,18 +1,49 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What the state machines are told once, at their start.
 
-use super::crypto::{Psk, PublicKey, StaticSecret};
+use super::crypto::{Cipher, Psk, PublicKey, StaticSecret};
 use super::probe::Intervals;
 use super::sched::Policy;
-use super::wire::MAX_DATAGRAM;
+use super::wire::{CipherOffer, MAX_DATAGRAM};
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// Which cipher seals the packets.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum CipherChoice {
+    /// AES-256-GCM if both ends have AES in hardware, else ChaCha20-Poly1305; the latter also where
+    /// datagrams are readable, unless one end insists.
+    #[default]
+    Auto,
+    /// ChaCha20-Poly1305, never AES.
+    ChaCha20,
+    /// AES-256-GCM, also without hardware for it, or no session.
+    Aes256Gcm,
+}
+
+impl CipherChoice {
+    /// The words for it in options.
+    pub const WORDS: &'static [&'static str] = &["auto", "chacha20", "aes256gcm"];
+
+    /// The word for it in options.
+    pub const fn word(self) -> &'static str {
+        match self {
+            CipherChoice::Auto => "auto",
+            CipherChoice::ChaCha20 => "chacha20",
+            CipherChoice::Aes256Gcm => "aes256gcm",
+        }
+    }
+}
 
 /// What both ends have in common.
 #[derive(Clone, Debug)]
 pub struct Common {
     /// DATA travels authenticated but readable. Both ends must agree.
     pub clear: bool,
+    /// Which cipher seals the packets.
+    pub cipher: CipherChoice,
+    /// Whether this machine has AES in hardware.
+    pub aes_hardware: bool,
     /// Largest datagram accepted, 1 to 65,507 bytes.
     pub max_payload: u16,
     /// log2 of the largest receive window in packets, 12 to 22.
@@ -35,6 +66,8 @@ impl Default for Common {
     fn default() -> Self {
         Common {
             clear: false,
+            cipher: CipherChoice::Auto,
+            aes_hardware: false,
             max_payload: u16::try_from(MAX_DATAGRAM).unwrap_or(u16::MAX),
             window_log2: 18,
             window_memory: 64 << 20,
@@ -46,6 +79,19 @@ impl Default for Common {
             policy: Policy::Redundant,
             previous_sessions: 4,
             rekey_after: Duration::from_secs(120),
+        }
+    }
+}
+
+impl Common {
+    /// What this end says of its cipher in a handshake. A build without AES never offers it.
+    pub fn cipher_offer(&self) -> CipherOffer {
+        match self.cipher {
+            CipherChoice::ChaCha20 => CipherOffer::OnlyChaCha20,
+            _ if Cipher::AES.is_none() => CipherOffer::NoAes,
+            CipherChoice::Aes256Gcm => CipherOffer::OnlyAes,
+            CipherChoice::Auto if self.aes_hardware => CipherOffer::Aes,
+            CipherChoice::Auto => CipherOffer::NoAes,
         }
     }
 }
@@ -159,4 +205,29 @@ pub struct ServerLimits {
     pub source_burst: u32,
     /// How often idle paths are probed.
     pub idle_interval: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_end_offers_follows_from_its_setting_its_hardware_and_its_build() {
+        use CipherOffer::{Aes, NoAes, OnlyAes, OnlyChaCha20};
+        let offer = |cipher, aes_hardware| {
+            Common { cipher, aes_hardware, ..Common::default() }.cipher_offer()
+        };
+        let built = |with_aes| if cfg!(feature = "ring") { with_aes } else { NoAes };
+
+        for (choice, without, with) in [
+            (CipherChoice::Auto, NoAes, built(Aes)),
+            (CipherChoice::ChaCha20, OnlyChaCha20, OnlyChaCha20),
+            (CipherChoice::Aes256Gcm, built(OnlyAes), built(OnlyAes)),
+        ] {
+            assert_eq!((offer(choice, false), offer(choice, true)), (without, with), "{choice:?}");
+        }
+        for offer in [NoAes, Aes, OnlyChaCha20, OnlyAes] {
+            assert_eq!(CipherOffer::of_features(offer.features()), offer);
+        }
+    }
 }

@@ -5,9 +5,10 @@
 //! window's own lock; keys and indices never change during a session's life.
 
 use super::budget::MemoryBudget;
-use super::crypto::{AeadKey, Secret, mac};
+use super::crypto::{AeadKey, Cipher, Secret, UNIT, mac};
 use super::drop::DropReason;
 use super::fragment::Rejoiner;
+use super::num::widen;
 use super::replay::{Freshness, ReplayWindow};
 use super::route::{PathCounters, RouteIndex};
 use super::time::Time;
@@ -21,9 +22,8 @@ use std::time::Duration;
 
 /// After this a key seals and opens nothing (PROTOCOL.md, "Timers").
 pub const REJECT_AFTER: Duration = Duration::from_secs(180);
-/// After this many packets the client rekeys.
-pub const REKEY_AFTER_PACKETS: u64 = 1 << 60;
-/// Failed openings after which a key opens nothing: the integrity limit of RFC 9001, section 6.6.
+/// Failed openings after which a key opens nothing: the integrity limit of ChaCha20-Poly1305 in
+/// RFC 9001, section 6.6, and for packets as short as ours stricter than what AES-GCM needs.
 const MAX_FORGERIES: u64 = 1 << 36;
 /// Packets older than the window that are opened per second, only to learn the skew.
 const TOO_OLD_SAMPLES_PER_S: u32 = 16;
@@ -38,23 +38,43 @@ pub enum SealError {
 }
 
 /// The packet numbers of one direction. A number is handed out once, ever.
-pub struct PacketNumbers(AtomicU64);
+pub struct PacketNumbers {
+    next: AtomicU64,
+    /// Units sealed beyond one for each number: there are some only where packets exceed [`UNIT`]
+    /// and bytes count.
+    surplus: AtomicU64,
+    cipher: Cipher,
+}
 
 impl PacketNumbers {
-    /// Starts at `first`.
-    pub fn starting_at(first: u64) -> Self {
-        PacketNumbers(AtomicU64::new(first))
+    /// Starts at `first`, for keys of `cipher`.
+    pub fn starting_at(first: u64, cipher: Cipher) -> Self {
+        PacketNumbers { next: AtomicU64::new(first), surplus: AtomicU64::new(0), cipher }
     }
 
     /// Takes the next number. At the limit it refuses and leaves the counter where it is: an
     /// increment before the check would wrap after enough refused calls, and repeat a nonce.
     pub fn take(&self) -> Option<u64> {
-        self.0.fetch_update(Relaxed, Relaxed, |pn| (pn < PN_LIMIT).then(|| pn.wrapping_add(1))).ok()
+        let end = self.cipher.limit().saturating_sub(self.surplus.load(Relaxed));
+        self.next.fetch_update(Relaxed, Relaxed, |pn| (pn < end).then(|| pn.wrapping_add(1))).ok()
+    }
+
+    /// Counts a plaintext of `len` bytes that is about to be sealed.
+    pub fn charge(&self, len: usize) {
+        if len.saturating_add(TAG_LEN) > UNIT && self.cipher.counts_bytes() {
+            let more = len.saturating_add(TAG_LEN).saturating_sub(1) / UNIT;
+            self.surplus.fetch_add(widen(more), Relaxed);
+        }
     }
 
     /// The number that would be taken next.
     pub fn next(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.next.load(Relaxed)
+    }
+
+    /// What was sealed so far, in the units of [`Cipher::limit`].
+    pub fn used(&self) -> u64 {
+        self.next().saturating_add(self.surplus.load(Relaxed))
     }
 }
 
@@ -66,6 +86,8 @@ pub struct SessionSetup {
     pub remote_index: u32,
     /// When the keys were made.
     pub born: Time,
+    /// What all keys here are for.
+    pub cipher: Cipher,
     /// Seals what we send.
     pub tx: AeadKey,
     /// Opens what we receive.
@@ -155,7 +177,7 @@ impl Session {
             guard_rx: setup.guard_rx,
             token: setup.token,
             max_payload: setup.max_payload,
-            numbers: PacketNumbers::starting_at(0),
+            numbers: PacketNumbers::starting_at(0, setup.cipher),
             window: Mutex::new(Window { ring: setup.window, sample_second: 0, samples: 0 }),
             rejoin: Mutex::new(Rejoiner::new(
                 setup.max_payload,
@@ -208,9 +230,14 @@ impl Session {
         now.since(self.born) < REJECT_AFTER
     }
 
-    /// Whether the client should make new keys because of how much went through these.
+    /// What the packets are sealed with.
+    pub fn cipher(&self) -> Cipher {
+        self.numbers.cipher
+    }
+
+    /// Whether the client should make new keys because of how much was sealed with ours.
     pub fn wants_rekey(&self) -> bool {
-        self.numbers.next() >= REKEY_AFTER_PACKETS
+        self.numbers.used() >= self.cipher().rekey_after()
     }
 
     /// The peer that this session belongs to, once it is confirmed; 0 before, and at a client.
@@ -302,7 +329,10 @@ impl Session {
         extra_room.copy_from_slice(extra);
         room.copy_from_slice(payload);
         *tag = match &self.clear {
-            None => self.tx.seal_in_place(pn, &header, body),
+            None => {
+                self.numbers.charge(body.len());
+                self.tx.seal_in_place(pn, &header, body)
+            }
             Some((key, _)) => {
                 let (readable, _) = out.split_last_chunk::<TAG_LEN>().ok_or(SealError::BadRoom)?;
                 let made = key.seal_in_place(pn, readable, &mut []);
@@ -322,6 +352,7 @@ impl Session {
         }
         let pn = self.numbers.take().ok_or(SealError::Exhausted)?;
         let header = Header { kind: Kind::Ctrl, index: self.remote_index, pn }.encode();
+        self.numbers.charge(inner.len());
         let tag =
             self.tx.seal_in_place(pn, &header, &mut inner).map_err(|_| SealError::Exhausted)?;
         let mut packet = header.to_vec();
@@ -473,7 +504,7 @@ impl Session {
     /// Starts the packet numbers elsewhere, to test what happens at their end.
     #[doc(hidden)]
     pub fn set_next_pn(&self, pn: u64) {
-        self.numbers.0.store(pn, Relaxed);
+        self.numbers.next.store(pn, Relaxed);
     }
 
     #[cfg(feature = "sim")]
@@ -501,6 +532,7 @@ mod tests {
             local_index: u32::from(rx),
             remote_index: u32::from(tx),
             born: NOW,
+            cipher: Cipher::ChaCha20Poly1305,
             tx: key(tx),
             rx: key(rx),
             clear: clear.then(|| (key(tx + 100), key(rx + 100))),
@@ -604,13 +636,35 @@ mod tests {
 
     #[test]
     fn at_the_limit_no_number_is_taken_and_the_counter_stays() {
-        let numbers = PacketNumbers::starting_at(PN_LIMIT - 2);
+        let numbers = PacketNumbers::starting_at(PN_LIMIT - 2, Cipher::ChaCha20Poly1305);
         assert_eq!(numbers.take(), Some(PN_LIMIT - 2));
         assert_eq!(numbers.take(), Some(PN_LIMIT - 1));
         for _ in 0..1 << 23 {
             assert_eq!(numbers.take(), None);
         }
         assert_eq!(numbers.next(), PN_LIMIT);
+    }
+
+    #[cfg(feature = "ring")]
+    #[test]
+    fn keys_of_aes_end_at_their_limit_in_which_large_packets_count_several_times() {
+        let limit = Cipher::Aes256Gcm.limit();
+        let numbers = PacketNumbers::starting_at(limit - 40, Cipher::Aes256Gcm);
+        // A unit holds the tag as well.
+        for (len, units) in [(0, 1), (2_032, 1), (2_033, 2), (4_080, 2), (4_081, 3), (65_475, 32)] {
+            let before = numbers.used();
+            assert!(numbers.take().is_some());
+            numbers.charge(len);
+            assert_eq!(numbers.used() - before, units, "{len}");
+        }
+        // 41 of 40: the last one was large.
+        assert_eq!((numbers.take(), numbers.used()), (None, limit + 1));
+        assert_eq!(numbers.next(), limit - 34);
+
+        let numbers = PacketNumbers::starting_at(0, Cipher::ChaCha20Poly1305);
+        numbers.take();
+        numbers.charge(65_475);
+        assert_eq!(numbers.used(), 1);
     }
 
     #[test]

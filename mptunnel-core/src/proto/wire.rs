@@ -157,6 +157,72 @@ pub fn index_of(datagram: &[u8]) -> Option<u32> {
 
 /// Feature bit: the client asks for DATA_CLEAR.
 pub const FEATURE_CLEAR: u32 = 1;
+/// Feature bit. INIT: the client can and will seal with AES-256-GCM. RESP: so it will be.
+pub const FEATURE_AES: u32 = 2;
+/// Feature bit: the sender's setting names one cipher, that with or without [`FEATURE_AES`].
+pub const FEATURE_ONE_CIPHER: u32 = 4;
+
+/// What an end says of its cipher: setting and hardware in two feature bits, all four values of
+/// which mean something.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum CipherOffer {
+    /// `cipher=auto` without AES in hardware, a build without AES, or a version that knows of no
+    /// choice.
+    NoAes,
+    /// `cipher=auto` with AES in hardware.
+    Aes,
+    /// `cipher=chacha20`.
+    OnlyChaCha20,
+    /// `cipher=aes256gcm`.
+    OnlyAes,
+}
+
+impl CipherOffer {
+    /// Its feature bits.
+    pub const fn features(self) -> u32 {
+        match self {
+            CipherOffer::NoAes => 0,
+            CipherOffer::Aes => FEATURE_AES,
+            CipherOffer::OnlyChaCha20 => FEATURE_ONE_CIPHER,
+            CipherOffer::OnlyAes => FEATURE_AES | FEATURE_ONE_CIPHER,
+        }
+    }
+
+    /// What the feature bits of a message say.
+    pub const fn of_features(features: u32) -> Self {
+        match (features & FEATURE_ONE_CIPHER != 0, features & FEATURE_AES != 0) {
+            (false, false) => CipherOffer::NoAes,
+            (false, true) => CipherOffer::Aes,
+            (true, false) => CipherOffer::OnlyChaCha20,
+            (true, true) => CipherOffer::OnlyAes,
+        }
+    }
+
+    /// Whether this end takes part in sealing with AES.
+    pub const fn has_aes(self) -> bool {
+        matches!(self, CipherOffer::Aes | CipherOffer::OnlyAes)
+    }
+
+    /// Whether two ends get along: no one insists on AES without the other having it.
+    pub const fn agrees(self, other: CipherOffer) -> bool {
+        match (self, other) {
+            (CipherOffer::OnlyAes, other) => other.has_aes(),
+            (own, CipherOffer::OnlyAes) => own.has_aes(),
+            _ => true,
+        }
+    }
+}
+
+impl std::fmt::Display for CipherOffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            CipherOffer::NoAes => "cipher=auto without AES in hardware",
+            CipherOffer::Aes => "cipher=auto",
+            CipherOffer::OnlyChaCha20 => "cipher=chacha20",
+            CipherOffer::OnlyAes => "cipher=aes256gcm",
+        })
+    }
+}
 
 /// The encrypted payload of an INIT.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -167,7 +233,7 @@ pub struct InitPayload {
     pub boot_id: u64,
     /// The server's index of the previous session, a hint for logs.
     pub previous_index: u32,
-    /// [`FEATURE_CLEAR`] or nothing.
+    /// [`FEATURE_CLEAR`] and those of [`CipherOffer`].
     pub features: u32,
     /// Largest datagram the client accepts, in bytes.
     pub max_payload: u16,
@@ -231,7 +297,8 @@ pub struct RespPayload {
     pub boot_id: u64,
     /// The time that INIT carried.
     pub time_us: u64,
-    /// A subset of the features asked for.
+    /// [`FEATURE_CLEAR`] and [`FEATURE_AES`] as far as they were asked for; in a refusal because
+    /// of the cipher, the server's [`CipherOffer`].
     pub features: u32,
     /// Seconds after which the client should rekey; 0 = 120.
     pub rekey_after_s: u16,
@@ -293,6 +360,13 @@ pub enum Refusal {
     ShuttingDown,
     /// The server turned encryption off, the client did not.
     ClearRequired,
+    /// One end insists on AES-256-GCM, and the other cannot or will not.
+    Cipher {
+        /// What the client says.
+        client: CipherOffer,
+        /// What the server says.
+        server: CipherOffer,
+    },
     /// A code that this version does not know.
     Unknown(u8),
 }
@@ -308,13 +382,15 @@ impl Refusal {
             Refusal::IdConflict => 5,
             Refusal::ShuttingDown => 6,
             Refusal::ClearRequired => 7,
+            Refusal::Cipher { .. } => 8,
             Refusal::Unknown(code) => code,
         }
     }
 
-    /// The meaning of a status byte; `None` is acceptance.
-    pub const fn from_code(code: u8) -> Option<Refusal> {
-        Some(match code {
+    /// The meaning of a status byte, with the feature bits beside it, to a client that offered
+    /// `client`; `None` is acceptance.
+    pub const fn of(status: u8, features: u32, client: CipherOffer) -> Option<Refusal> {
+        Some(match status {
             0 => return None,
             1 => Refusal::EncryptionRequired,
             2 => Refusal::SessionLimit,
@@ -323,6 +399,7 @@ impl Refusal {
             5 => Refusal::IdConflict,
             6 => Refusal::ShuttingDown,
             7 => Refusal::ClearRequired,
+            8 => Refusal::Cipher { client, server: CipherOffer::of_features(features) },
             other => Refusal::Unknown(other),
         })
     }
@@ -341,6 +418,13 @@ impl std::fmt::Display for Refusal {
             Refusal::ShuttingDown => "the server is shutting down",
             Refusal::ClearRequired => {
                 "encryption is on at the client and off at the server: use the same setting on both"
+            }
+            Refusal::Cipher { client, server } => {
+                return write!(
+                    f,
+                    "no cipher in common, {client} at the client and {server} at the server: use \
+                     cipher=auto on both"
+                );
             }
             Refusal::Unknown(code) => return write!(f, "the server refused with code {code}"),
         })

@@ -10,7 +10,9 @@ use super::super::replay::ReplayWindow;
 use super::super::route::Route;
 use super::super::session::{Session, SessionSetup};
 use super::super::time::Time;
-use super::super::wire::{FEATURE_CLEAR, Kind, Refusal, RespPayload, index_of};
+use super::super::wire::{
+    CipherOffer, FEATURE_AES, FEATURE_CLEAR, Kind, Refusal, RespPayload, index_of,
+};
 use super::paths::PathState;
 use super::{Client, PREVIOUS_KEPT, Previous, Wanted};
 use crate::proto::entropy::random_u32;
@@ -69,8 +71,9 @@ impl Client {
         if let Some(path) = self.paths.iter_mut().flatten().find(|p| p.is_open_on(route.socket)) {
             path.answered = true;
         }
-        match Refusal::from_code(resp.status) {
-            None => self.on_accepted(now, index, &keys, &resp),
+        let offer = self.config.common.cipher_offer();
+        match Refusal::of(resp.status, resp.features, offer) {
+            None => self.on_accepted(now, index, offer, &keys, &resp),
             Some(_) if resp.server_index != 0 => Err(DropReason::Malformed),
             Some(why) => {
                 self.on_heard_server();
@@ -84,14 +87,26 @@ impl Client {
         &mut self,
         now: Time,
         index: u32,
+        offer: CipherOffer,
         keys: &SplitKeys,
         resp: &RespPayload,
     ) -> Result<(), DropReason> {
         let clear = resp.features & FEATURE_CLEAR != 0;
+        let aes = resp.features & FEATURE_AES != 0;
         // Granting what was not asked for, or the other way round, would be a bug of the server.
-        if clear != self.config.common.clear || resp.server_index == 0 {
+        let wrong = clear != self.config.common.clear || (aes && !offer.has_aes());
+        if wrong || resp.server_index == 0 {
             return Err(DropReason::Malformed);
         }
+        if !aes && offer == CipherOffer::OnlyAes {
+            // A server that knows the choice would have refused by itself.
+            self.on_heard_server();
+            self.refused(now, Refusal::Cipher { client: offer, server: CipherOffer::NoAes });
+            return Ok(());
+        }
+        let cipher = Cipher::AES.filter(|_| aes).unwrap_or(Cipher::ChaCha20Poly1305);
+        let key = |direction| AeadKey::of(cipher, cipher.packet_key(direction).expose());
+        let clear_key = |direction| AeadKey::of(cipher, cipher.clear_key(direction).expose());
         let window_log2 = self
             .current
             .as_ref()
@@ -101,13 +116,10 @@ impl Client {
             local_index: index,
             remote_index: resp.server_index,
             born: now,
-            tx: AeadKey::new(keys.c2s.expose()),
-            rx: AeadKey::new(keys.s2c.expose()),
-            clear: clear.then(|| {
-                let cipher = Cipher::ChaCha20Poly1305;
-                let key = |direction| AeadKey::of(cipher, cipher.clear_key(direction).expose());
-                (key(&keys.c2s), key(&keys.s2c))
-            }),
+            cipher,
+            tx: key(&keys.c2s),
+            rx: key(&keys.s2c),
+            clear: clear.then(|| (clear_key(&keys.c2s), clear_key(&keys.s2c))),
             guard_tx: Secret::new(*self.keys.mac1.expose()),
             guard_rx: Secret::new(*self.guard_rx.expose()),
             token: resp.token,
@@ -120,6 +132,9 @@ impl Client {
         }));
         if !self.plane.insert(session.clone()) {
             return Err(DropReason::NoAttempt);
+        }
+        if self.current.as_ref().is_none_or(|session| session.cipher() != cipher) {
+            log::info!(target: "mptunnel::client", "packets are sealed with {cipher}");
         }
         self.attempts.clear();
         self.wanted = None;

@@ -214,7 +214,8 @@ impl Client {
             peer_id: self.peer_id,
             boot_id: self.boot_id,
             previous_index: self.current.as_ref().map_or(0, |s| s.remote_index()),
-            features: if common.clear { FEATURE_CLEAR } else { 0 },
+            features: common.cipher_offer().features()
+                | if common.clear { FEATURE_CLEAR } else { 0 },
             max_payload: common.max_payload,
             paths: u8::try_from(self.paths.iter().flatten().count()).unwrap_or(1).max(1),
             version: VERSION,

@@ -11,7 +11,9 @@ use super::super::replay::ReplayWindow;
 use super::super::route::Route;
 use super::super::session::{Session, SessionSetup};
 use super::super::time::Time;
-use super::super::wire::{FEATURE_CLEAR, InitPayload, Kind, Refusal, RespPayload, VERSION};
+use super::super::wire::{
+    CipherOffer, FEATURE_AES, FEATURE_CLEAR, InitPayload, Kind, Refusal, RespPayload, VERSION,
+};
 use super::cache::Cached;
 use super::peer::Peer;
 use super::{PeerKey, Pending, Server, ServerKey};
@@ -152,7 +154,13 @@ impl Server {
             None => self.unused_index().ok_or(DropReason::RateLimited)?,
             Some(_) => 0,
         };
-        let granted = if self.config.common.clear { FEATURE_CLEAR } else { 0 };
+        let cipher = self.cipher_with(&payload);
+        let features = match refusal {
+            None if self.config.common.clear => FEATURE_CLEAR | aes_bit(cipher),
+            None => aes_bit(cipher),
+            Some(Refusal::Cipher { server, .. }) => server.features(),
+            Some(_) => 0,
+        };
         let set = self.key_sets.get(init.key).ok_or(DropReason::UnknownKey)?;
         let token = match refusal {
             None => set.token(server_index).ok_or(DropReason::UnknownKey)?,
@@ -166,7 +174,7 @@ impl Server {
             max_payload: common.max_payload,
             boot_id: self.boot_id,
             time_us: payload.time_us,
-            features: if refusal.is_none() { granted } else { 0 },
+            features,
             rekey_after_s: u16::try_from(common.rekey_after.as_secs().clamp(1, 150)).unwrap_or(0),
             probe_ms: u16::try_from(common.intervals.active.as_millis()).unwrap_or(0),
             token,
@@ -189,8 +197,16 @@ impl Server {
         match refusal {
             Some(why) => self.tell_refused(now, why),
             None => {
-                let session =
-                    self.make_session(now, init, server_index, &payload, &keys, guard_tx, token);
+                let session = self.make_session(
+                    now,
+                    init,
+                    server_index,
+                    &payload,
+                    cipher,
+                    &keys,
+                    guard_tx,
+                    token,
+                );
                 if self.plane.insert(session.clone()) {
                     let pending = Pending { session, peer, boot: payload.boot_id };
                     self.pending.insert(server_index, pending);
@@ -214,6 +230,7 @@ impl Server {
         init: &Init<'_>,
         local_index: u32,
         payload: &InitPayload,
+        cipher: Cipher,
         keys: &SplitKeys,
         guard_tx: Secret<32>,
         token: [u8; 16],
@@ -222,17 +239,16 @@ impl Server {
         let guard_rx =
             Secret::new(self.key_sets.get(init.key).map_or([0; 32], |set| *set.mac1.expose()));
         let first = FIRST_WINDOW_LOG2.min(common.window_log2);
+        let key = |direction| AeadKey::of(cipher, cipher.packet_key(direction).expose());
+        let clear_key = |direction| AeadKey::of(cipher, cipher.clear_key(direction).expose());
         Arc::new(Session::new(SessionSetup {
             local_index,
             remote_index: u32::from_le_bytes(init.index),
             born: now,
-            tx: AeadKey::new(keys.s2c.expose()),
-            rx: AeadKey::new(keys.c2s.expose()),
-            clear: common.clear.then(|| {
-                let cipher = Cipher::ChaCha20Poly1305;
-                let key = |direction| AeadKey::of(cipher, cipher.clear_key(direction).expose());
-                (key(&keys.s2c), key(&keys.c2s))
-            }),
+            cipher,
+            tx: key(&keys.s2c),
+            rx: key(&keys.c2s),
+            clear: common.clear.then(|| (clear_key(&keys.s2c), clear_key(&keys.c2s))),
             guard_tx,
             guard_rx,
             token,
@@ -243,6 +259,16 @@ impl Server {
             route_seed: random_u64(&mut *self.entropy),
             confirmed: false,
         }))
+    }
+
+    /// What to seal with for a client that is not refused.
+    fn cipher_with(&self, payload: &InitPayload) -> Cipher {
+        let offers =
+            [self.config.common.cipher_offer(), CipherOffer::of_features(payload.features)];
+        // GCM is fast at encrypting and authenticating together. Poly1305 is faster alone.
+        let pays = !self.config.common.clear || offers.contains(&CipherOffer::OnlyAes);
+        let aes = pays && offers.iter().all(|offer| offer.has_aes());
+        Cipher::AES.filter(|_| aes).unwrap_or(Cipher::ChaCha20Poly1305)
     }
 
     fn refusal(
@@ -261,6 +287,8 @@ impl Server {
             _ => false,
         };
         let asks_clear = payload.features & FEATURE_CLEAR != 0;
+        let offers = CipherOffer::of_features(payload.features);
+        let own_offer = self.config.common.cipher_offer();
         if self.closing {
             Some(Refusal::ShuttingDown)
         } else if unlisted {
@@ -271,6 +299,8 @@ impl Server {
             Some(Refusal::EncryptionRequired)
         } else if !asks_clear && self.config.common.clear {
             Some(Refusal::ClearRequired)
+        } else if !own_offer.agrees(offers) {
+            Some(Refusal::Cipher { client: offers, server: own_offer })
         } else if known.is_some_and(|peer| peer.conflicts(now, payload.boot_id)) {
             Some(Refusal::IdConflict)
         } else if known.is_none() && self.peers.len() >= self.config.sessions {
@@ -327,6 +357,8 @@ impl Server {
             }
         };
         if let Some(peer) = self.peers.get(&id) {
+            let cipher = session.cipher();
+            log::debug!(target: "mptunnel::server", "packets of client {id} are sealed with {cipher}");
             session.confirm(id.0, peer.epoch);
             peer.publish();
         }
@@ -379,6 +411,11 @@ impl Server {
             self.tell(ServerEvent::UnknownKey(key_id));
         }
     }
+}
+
+/// How RESP names the cipher.
+fn aes_bit(cipher: Cipher) -> u32 {
+    if cipher == Cipher::ChaCha20Poly1305 { 0 } else { FEATURE_AES }
 }
 
 impl ServerKey {

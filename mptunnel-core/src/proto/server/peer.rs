@@ -305,7 +305,13 @@ impl Peer {
         };
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let ping = slot.probe.next_ping(now, id, false, mood, counts, entropy);
-        let pn = self.send(now, id, frames.push(Frame::Ping(ping)), out);
+        let mut frames = frames.push(Frame::Ping(ping));
+        if self.current.wants_rekey() {
+            // Only the client can make new keys, and it cannot know how much we have sealed. Said
+            // with every PING, until it was heard.
+            frames = frames.push(Frame::RekeyRequest);
+        }
+        let pn = self.send(now, id, frames, out);
         if let (Some(pn), Some(slot)) = (pn, self.slots.get_mut(&id)) {
             slot.probe.sent_in(pn);
         }
