@@ -7,18 +7,23 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 # 0 leaves the tests in network namespaces out, loudly.
 NETNS   ?= 1
+# 1 makes `make bench` a check that it works; no results are kept.
+QUICK   ?= 0
+# More for the yardstick, such as --external 'C=target/c-pipe'.
+BENCH_ARGS ?=
 
 BUILD  := target
 TOOLS  := $(BUILD)/tools
 VENV   := $(BUILD)/venv
 BIN    := $(BUILD)/release
 NETTEST := bindings/cli/tests/netns
+BENCHES := mptunnel-core/benches
 
-.PHONY: help build demo test lint doc test-rust test-vectors test-netns audit fmt install clean
+.PHONY: help build demo test lint doc test-rust test-vectors test-netns bench audit fmt install clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 build: ## build mpclient, mpserver and mptunnel, optimized, into target/release
 	$(CARGO) build --release --locked
@@ -31,7 +36,7 @@ test: lint doc test-rust test-vectors test-netns ## everything that has to pass
 
 lint: ## format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked --workspace --all-targets --features mptunnel-bench/micro -- -D warnings
 	$(CARGO) clippy --locked -p mptunnel-core --no-default-features --features sim -- -D warnings
 
 doc: ## the API's documentation, warnings are errors
@@ -50,6 +55,20 @@ $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'cryptography>=41'
 	touch $@
+
+ifeq ($(QUICK),1)
+CRITERION := --warm-up-time 0.05 --measurement-time 0.1 --sample-size 10
+YARDSTICK := --quick
+else
+CRITERION := --warm-up-time 0.3 --measurement-time 1 --sample-size 30
+YARDSTICK := --out $(BENCHES)/RESULTS.md
+endif
+
+bench: build ## speed beside what the machine allows, into mptunnel-core/benches/RESULTS.md; QUICK=1 for a minute
+	$(CARGO) build --release --locked --workspace --bins
+	rm -rf $(BUILD)/criterion
+	$(CARGO) bench --locked -p mptunnel-bench --features micro --bench micro -- --noplot $(CRITERION) >$(BUILD)/micro.log
+	$(BIN)/mptunnel-bench $(YARDSTICK) $(BENCH_ARGS)
 
 ifeq ($(NETNS),1)
 test-netns: build ## the programs between real hosts: namespaces, socat, OpenVPN, iperf3 (as root)

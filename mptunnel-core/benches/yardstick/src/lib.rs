@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What the measurements share.
+
+pub mod hot;
+pub mod seal;
