@@ -19,7 +19,7 @@ BIN    := $(BUILD)/release
 NETTEST := bindings/cli/tests/netns
 BENCHES := mptunnel-core/benches
 
-.PHONY: help build demo test lint doc test-rust test-vectors test-netns bench audit fmt install clean
+.PHONY: help build demo test lint doc test-rust test-vectors test-instructions test-netns bench bench-baseline audit fmt install clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,7 +31,7 @@ build: ## build mpclient, mpserver and mptunnel, optimized, into target/release
 demo: build ## show the main job: a lossy world, a tunnel through it, a killed bridge and server
 	$(BIN)/mptunnel demo
 
-test: lint doc test-rust test-vectors test-netns ## everything that has to pass
+test: lint doc test-rust test-vectors test-instructions test-netns ## everything that has to pass
 	@echo "make test: all passed"
 
 lint: ## format and clippy, warnings are errors
@@ -55,6 +55,19 @@ $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'cryptography>=41'
 	touch $@
+
+test-instructions: $(BUILD)/valgrind ## the hot path executes no more instructions than before
+	$(CARGO) build --release --locked --workspace --bins
+	$(PYTHON) $(BENCHES)/instructions.py $(BIN)/hotpath
+
+bench-baseline: $(BUILD)/valgrind ## make today's instructions the ones to compare with
+	$(CARGO) build --release --locked --workspace --bins
+	$(PYTHON) $(BENCHES)/instructions.py $(BIN)/hotpath --write
+
+$(BUILD)/valgrind:
+	command -v valgrind >/dev/null || { apt-get update && apt-get install -y --no-install-recommends valgrind; }
+	mkdir -p $(BUILD)
+	ln -sf "$$(command -v valgrind)" $@
 
 ifeq ($(QUICK),1)
 CRITERION := --warm-up-time 0.05 --measurement-time 0.1 --sample-size 10
