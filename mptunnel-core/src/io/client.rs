@@ -457,7 +457,7 @@ impl Sockets for ClientSockets<'_> {
 /// The thread that receives on all paths.
 fn receive(shared: &ClientShared, handler: &mut dyn Handler) {
     let mut batch = RecvBatch::default();
-    let mut last = LastSession::default();
+    let mut last = LastSession::batching();
     loop {
         shared.wake.clear();
         // Asked after the wake-up was cleared: stopping sets the flag first.
@@ -511,6 +511,7 @@ fn receive_from(
             receive_one(shared, now, &route, path.path, datagram, last, handler);
         }
     }
+    shared.plane.settle(last);
     handler.batch_end();
 }
 

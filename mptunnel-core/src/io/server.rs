@@ -379,7 +379,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 fn receive(shared: &ServerShared, number: usize, handler: &mut dyn Handler) {
     let sockets: Vec<&UdpSocket> = shared.listeners.iter().map(|group| &group[number]).collect();
     let mut batch = RecvBatch::default();
-    let mut last = LastSession::default();
+    let mut last = LastSession::batching();
     if let [socket] = &sockets[..] {
         // One socket: the read itself waits, which saves a call of poll(2) per wake-up.
         while !shared.stopping.load(Relaxed) {
@@ -431,6 +431,7 @@ fn receive_from(
             receive_one(shared, now, &route, datagram, last, handler);
         }
     }
+    shared.plane.settle(last);
     handler.batch_end();
 }
 

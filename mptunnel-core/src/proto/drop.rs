@@ -29,6 +29,12 @@ macro_rules! drop_reasons {
                 reason
             }
 
+            /// Counts `many` drops for `reason`.
+            pub fn count_many(&self, reason: DropReason, many: u64) {
+                let counter = match reason { $(DropReason::$variant => &self.$field,)* };
+                counter.fetch_add(many, Relaxed);
+            }
+
             /// How many were dropped for `reason`.
             pub fn of(&self, reason: DropReason) -> u64 {
                 match reason { $(DropReason::$variant => self.$field.load(Relaxed),)* }

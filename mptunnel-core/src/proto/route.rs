@@ -3,7 +3,7 @@
 
 use super::num::widen;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// One socket of ours and one address of theirs.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -54,6 +54,7 @@ fn mix(mut x: u64) -> u64 {
 /// read; a reader that comes too early or too late only leaves one packet unattributed.
 pub struct RouteIndex {
     seed: u64,
+    version: AtomicU32,
     cells: [AtomicU64; CELLS],
 }
 
@@ -65,7 +66,16 @@ const EMPTY: u64 = 0;
 impl RouteIndex {
     /// An empty index; `seed` keeps strangers from aiming at a cell.
     pub fn new(seed: u64) -> Self {
-        RouteIndex { seed, cells: [const { AtomicU64::new(EMPTY) }; CELLS] }
+        RouteIndex {
+            seed,
+            version: AtomicU32::new(0),
+            cells: [const { AtomicU64::new(EMPTY) }; CELLS],
+        }
+    }
+
+    /// Which contents these are: another number after every change.
+    pub fn version(&self) -> u32 {
+        self.version.load(Relaxed)
     }
 
     /// The slot of `route`, if it is the active route of one.
@@ -96,6 +106,8 @@ impl RouteIndex {
                 cell.store(value, Relaxed);
             }
         }
+        // Last, so that nobody takes half of the old contents for the new ones for long.
+        self.version.fetch_add(1, Relaxed);
     }
 
     /// The cells in the order in which `digest` looks at them.
@@ -123,6 +135,23 @@ pub struct PathCounters {
 /// The flag in [`PathCounters`] of a path whose only address has yet to be proven. 2^63 bytes do
 /// not come in before it is.
 const UNPROVEN: u64 = 1 << 63;
+
+/// Packets that came one after the other.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Run {
+    /// How many.
+    pub packets: u64,
+    /// Bytes of all of them, UDP payload.
+    pub bytes: u64,
+}
+
+impl Run {
+    /// One more, of `bytes`.
+    pub fn add(&mut self, bytes: usize) {
+        self.packets = self.packets.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(widen(bytes));
+    }
+}
 
 /// A copy of [`PathCounters`].
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -167,11 +196,17 @@ impl PathCounters {
         self.tx_dropped.fetch_add(packets, Relaxed);
     }
 
-    /// A packet came in that opened and was new.
-    pub fn on_received(&self, bytes: usize, now_us: u64) {
-        self.rx_pkts.fetch_add(1, Relaxed);
-        self.rx_bytes.fetch_add(widen(bytes), Relaxed);
-        self.heard_us.fetch_max(now_us, Relaxed);
+    /// Packets came in: some that opened and were new, the last of them at `heard_us`, and copies
+    /// that were dropped unopened.
+    pub fn on_received(&self, new: Run, copies: Run, heard_us: u64) {
+        self.rx_pkts.fetch_add(new.packets.saturating_add(copies.packets), Relaxed);
+        self.rx_bytes.fetch_add(new.bytes.saturating_add(copies.bytes), Relaxed);
+        if copies.packets > 0 {
+            self.rx_dups.fetch_add(copies.packets, Relaxed);
+        }
+        if new.packets > 0 {
+            self.heard_us.fetch_max(heard_us, Relaxed);
+        }
     }
 
     /// Says whether the only address of the path has yet to be proven.
@@ -193,13 +228,6 @@ impl PathCounters {
     /// Takes the bytes that have earned credit since the last call.
     pub fn take_earned(&self) -> u64 {
         self.earned.fetch_and(UNPROVEN, Relaxed) & !UNPROVEN
-    }
-
-    /// A copy came in that was dropped unopened.
-    pub fn on_duplicate(&self, bytes: usize) {
-        self.rx_pkts.fetch_add(1, Relaxed);
-        self.rx_bytes.fetch_add(widen(bytes), Relaxed);
-        self.rx_dups.fetch_add(1, Relaxed);
     }
 
     /// When the last authenticated packet came in, in microseconds; 0 = never.

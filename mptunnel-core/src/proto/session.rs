@@ -408,7 +408,10 @@ impl Session {
             Freshness::Seen => return Err(DropReason::Duplicate),
             Freshness::TooOld => return Err(DropReason::TooOld),
         }
-        self.heard_us.fetch_max(now.as_micros(), Relaxed);
+        // Packets of one batch have one time.
+        if self.heard_us.load(Relaxed) < now.as_micros() {
+            self.heard_us.fetch_max(now.as_micros(), Relaxed);
+        }
         if header.kind == Kind::Ctrl {
             return Ok(Inner::Ctrl(plain));
         }

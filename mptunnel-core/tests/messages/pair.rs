@@ -39,7 +39,7 @@ pub struct Pair {
     pub client_plane: Arc<DataPlane>,
     pub server_plane: Arc<DataPlane>,
     client_last: LastSession,
-    server_last: LastSession,
+    pub server_last: LastSession,
     pub paths: Vec<PathId>,
     /// Sent and not delivered yet.
     pub up: Vec<Wire>,

@@ -3,6 +3,7 @@
 
 use crate::pair::*;
 use mptunnel_core::proto::config::ServerLimits;
+use mptunnel_core::proto::dataplane::LastSession;
 use mptunnel_core::proto::drop::DropReason;
 use mptunnel_core::proto::frame::{Frame, FrameList};
 
@@ -138,6 +139,35 @@ fn data_of_the_flow_number_that_means_the_session_is_dropped() {
 
     assert_eq!(pair.got_up, []);
     assert_eq!(pair.server_plane.drops.of(DropReason::Malformed), 1);
+}
+
+#[test]
+fn counting_in_batches_comes_to_the_same_as_counting_each_packet() {
+    // Two paths deliver three datagrams each, twice over: one of the two is the first to bring each.
+    let counts = |last: LastSession| {
+        let mut pair = Pair::connected(2);
+        pair.server_plane.settle(&mut pair.server_last);
+        pair.server_last = last;
+        for path in [0, 1, 1, 0] {
+            for n in 0..3u8 {
+                pair.send_up(path, 5, &[n; 40]);
+            }
+        }
+        let sent: Vec<_> = std::mem::take(&mut pair.up);
+        for wire in sent.iter().chain(&sent).cloned() {
+            pair.deliver_up(wire);
+        }
+        pair.server_plane.settle(&mut pair.server_last);
+        let peer = pair.server.peer(pair.peer()).unwrap();
+        let slots: Vec<_> = peer.slots().map(|slot| peer.slot_counts(slot)).collect();
+        (slots, pair.server_plane.drops.snapshot(), pair.got_up.len())
+    };
+
+    let each = counts(LastSession::default());
+
+    assert_eq!(each.2, 12);
+    assert!(each.0.iter().all(|slot| slot.rx_dups == 6), "{:?}", each.0);
+    assert_eq!(counts(LastSession::batching()), each);
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Hot {
             view,
             plane,
             route,
-            last: LastSession::default(),
+            last: LastSession::batching(),
             here: world.client(client).local(world.now()),
             there: world.server(server).local(world.now()),
             _world: world,
