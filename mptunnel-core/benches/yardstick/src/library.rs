@@ -4,6 +4,7 @@
 use crate::drive::{self, BATCH, Flood, Load};
 use mptunnel_bench::seal::Cipher;
 use mptunnel_core::{Datagram, Error, Handler, Server, Source, Tunnel};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -35,15 +36,28 @@ impl Handler for Count {
 }
 
 /// Both ends share it; there are no secrets here.
-const KEY: [u8; 32] = [7; 32];
+pub const KEY: [u8; 32] = [7; 32];
 /// Until all paths answer.
 const READY: Duration = Duration::from_secs(10);
 
 impl Pair {
     /// Opens both and waits until every path is up at both.
     pub fn open(paths: usize, cipher: Cipher, delivery: Delivery) -> Result<Pair, Error> {
+        Pair::open_with(paths, cipher, delivery, &[])
+    }
+
+    /// The same, with options of the server.
+    pub fn open_with(
+        paths: usize,
+        cipher: Cipher,
+        delivery: Delivery,
+        options: &[(&str, &str)],
+    ) -> Result<Pair, Error> {
         let delivered = Arc::<AtomicU64>::default();
         let mut server = Server::builder().key(&KEY).listen("127.0.0.1:0".parse().expect("one"));
+        for (key, value) in options {
+            server = server.option(key, value);
+        }
         server = server.option("cipher", cipher.word());
         if delivery == Delivery::Handler {
             server = server.handler(Count(delivered.clone()));
@@ -78,6 +92,21 @@ impl Pair {
             })
         });
         Ok(Pair { tunnel, server, delivered, application })
+    }
+
+    /// Where the server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.local_addrs()[0]
+    }
+
+    /// How many clients the server has.
+    pub fn peers(&self) -> usize {
+        self.server.peers().len()
+    }
+
+    /// What the server has delivered.
+    pub fn delivered(&self) -> &AtomicU64 {
+        &self.delivered
     }
 
     /// One measurement, on as many paths as there are.

@@ -17,6 +17,7 @@ mod pipe;
 mod programs;
 mod relay;
 mod relays;
+mod scale;
 mod table;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -50,7 +51,12 @@ struct Options {
     #[arg(long)]
     out: Option<PathBuf>,
     /// The parts to measure.
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "micro,library,relays,bridges")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "micro,library,scale,relays,bridges"
+    )]
     only: Vec<Part>,
     /// NAME=COMMAND, another API of the library. The command is run with `--paths N --size N
     /// --seconds N` behind it, does what `library.rs` does, and prints delivered datagrams per
@@ -91,6 +97,7 @@ struct Steady {
 enum Part {
     Micro,
     Library,
+    Scale,
     Relays,
     Bridges,
 }
@@ -165,6 +172,10 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
         for cipher in CIPHERS {
             library_rows(&plan, cipher, &options.external, &mut rows)?;
         }
+    }
+    if wanted(Part::Scale) {
+        eprintln!("measuring scale");
+        scale::rows(&plan, &mut rows)?;
     }
     let files = tempfile::tempdir()?;
     let programs = relays::Place { bin: &options.bin, files: files.path() };
