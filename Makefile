@@ -15,11 +15,12 @@ BENCH_ARGS ?=
 BUILD  := target
 TOOLS  := $(BUILD)/tools
 VENV   := $(BUILD)/venv
+PY     := $(BUILD)/python
 BIN    := $(BUILD)/release
 NETTEST := bindings/cli/tests/netns
 BENCHES := mptunnel-core/benches
 
-.PHONY: help build demo test lint doc test-rust test-vectors test-instructions test-netns bench bench-baseline audit fmt install clean
+.PHONY: help build demo test lint doc test-rust test-vectors test-instructions test-python wheel test-netns bench bench-baseline audit fmt install clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,7 +32,7 @@ build: ## build mpclient, mpserver and mptunnel, optimized, into target/release
 demo: build ## show the main job: a lossy world, a tunnel through it, a killed bridge and server
 	$(BIN)/mptunnel demo
 
-test: lint doc test-rust test-vectors test-instructions test-netns ## everything that has to pass
+test: lint doc test-rust test-vectors test-instructions test-python test-netns ## everything that has to pass
 	@echo "make test: all passed"
 
 lint: ## format and clippy, warnings are errors
@@ -82,6 +83,22 @@ bench: build ## speed beside what the machine allows, into mptunnel-core/benches
 	rm -rf $(BUILD)/criterion
 	$(CARGO) bench --locked -p mptunnel-bench --features micro --bench micro -- --noplot $(CRITERION) >$(BUILD)/micro.log
 	$(BIN)/mptunnel-bench $(YARDSTICK) $(BENCH_ARGS)
+
+PYTEST := $(abspath $(PY)/venv/bin/python) -m pytest -q -c $(abspath bindings/python/pyproject.toml)
+
+test-python: wheel ## the Python package, as the wheel that users install, in a venv of its own
+	$(CARGO) build --locked -p mptunnel-core --examples
+	$(PY)/venv/bin/pip install --quiet --no-deps --force-reinstall $(PY)/wheels/*.whl
+	cd bindings/python/tests && $(PYTEST) $(PYTEST_ARGS)
+
+wheel: $(PY)/venv/ready ## build the Python package into target/python/wheels
+	rm -rf $(PY)/wheels
+	$(PY)/venv/bin/maturin build --quiet --release --locked -m bindings/python/Cargo.toml -o $(PY)/wheels
+
+$(PY)/venv/ready: bindings/python/tests/requirements.txt
+	$(PYTHON) -m venv $(PY)/venv
+	$(PY)/venv/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 ifeq ($(NETNS),1)
 test-netns: build ## the programs between real hosts: namespaces, socat, OpenVPN, iperf3 (as root)

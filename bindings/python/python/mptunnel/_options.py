@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Keyword options: the one option table of the library, in Python's words."""
+
+import base64
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import TypedDict
+
+from mptunnel import _mptunnel
+from mptunnel._types import Option
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(
+        key=key,
+        keyword=key.replace("-", "_"),
+        kind=kind,
+        unit=unit,
+        choices=tuple(choices),
+        default=default,
+        expected=expected,
+        help=text,
+        live=live,
+        client=client,
+        server=server,
+    )
+    for (
+        key,
+        kind,
+        unit,
+        choices,
+        default,
+        expected,
+        text,
+        live,
+        client,
+        server,
+    ) in _mptunnel.option_table()
+)
+"""All options, in the order in which the documentation lists them."""
+
+_BY_KEYWORD = {option.keyword: option for option in OPTIONS}
+
+Duration = str | float | timedelta
+"""Seconds as a number, a `timedelta`, or a text with a unit such as `"250ms"`."""
+Size = str | int
+"""Bytes as a number, or a text such as `"4MiB"`."""
+File = str | os.PathLike[str]
+"""The name of a file."""
+
+
+class _BothOptions(TypedDict, total=False):
+    mode: str | None
+    key_file: File | None
+    passphrase_file: File | None
+    private_key_file: File | None
+    allow_insecure_keys: bool | None
+    tunnel_name: str | None
+    encrypt: bool | None
+    idle_interval: Duration | None
+    rekey_interval: Duration | None
+    window: int | None
+    window_memory: Size | None
+    max_payload: int | None
+    mtu: int | None
+    reassembly_memory: Size | None
+    receive_queue: Size | None
+    socket_buffer: Size | None
+    cipher: str | None
+    offload: bool | None
+
+
+class ClientOptions(_BothOptions, total=False):
+    """The keywords of `open`; `None` leaves the default. `mptunnel.OPTIONS` explains them."""
+
+    name: str | None
+    peer_key: str | bytes | None
+
+
+class ServerOptions(_BothOptions, total=False):
+    """The keywords of `listen`; `None` leaves the default. `mptunnel.OPTIONS` explains them."""
+
+    allowed_keys_file: File | None
+    probe_interval: Duration | None
+    sessions: int | None
+    session_timeout: Duration | None
+    handshake_rate: int | None
+    cookie_threshold: int | None
+    source_rate: int | None
+    source_burst: int | None
+    threads: int | None
+
+
+def pairs(function: str, keywords: Mapping[str, object]) -> list[tuple[str, str]]:
+    """The keywords of a call as keys and texts of the option table."""
+    found = []
+    for keyword, value in keywords.items():
+        option = _BY_KEYWORD.get(keyword)
+        if option is None:
+            raise TypeError(unexpected(function, keyword))
+        if value is not None:
+            found.append((option.key, text_of(option, value)))
+    return found
+
+
+def unexpected(function: str, keyword: str) -> str:
+    """What is wrong with a keyword that does not exist."""
+    own = {"open": ["paths", "key", "timeout"], "listen": ["key", "timeout"]}[function]
+    near = difflib.get_close_matches(keyword, [*_BY_KEYWORD, *own], n=1)
+    meant = f": did you mean {near[0]!r}?" if near else "; see mptunnel.OPTIONS"
+    return f"{function}() got an unexpected keyword argument {keyword!r}{meant}"
+
+
+def text_of(option: Option, value: object) -> str:
+    """The value of an option as the text that the option table reads."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    match value:
+        case str():
+            return value
+        case bool():
+            # Wherever a switch does not belong, the table says what does.
+            return "on" if value else "off"
+        case int() | float() if option.kind == "duration":
+            return f"{value:.6f}".rstrip("0").rstrip(".") + "s"
+        case int():
+            return str(value)
+        case float():
+            return repr(value)
+        case bytes() if option.kind == "public-key":
+            return base64.b64encode(value).decode()
+        case os.PathLike():
+            return os.fsdecode(value)
+    kind = type(value).__name__
+    raise TypeError(f"{option.keyword} must be {option.expected}, not {kind}")
+
+
+def key_bytes(key: str | bytes | None) -> bytes | None:
+    """A key that was passed itself, as its 32 bytes."""
+    if key is None:
+        return None
+    if isinstance(key, str):
+        try:
+            key = base64.b64decode(key.strip(), validate=True)
+        except ValueError:
+            key = b""
+    elif not isinstance(key, bytes):
+        raise TypeError(f"key must be text of genkey() or 32 bytes, not {type(key).__name__}")
+    if len(key) != 32:
+        # Never repeat it: exceptions end up in logs.
+        raise ValueError("key: expected 32 bytes, or their 44 characters of base64 from genkey()")
+    return key
+
+
+def words(paths: Iterable[str]) -> list[str]:
+    """The paths of a call."""
+    if isinstance(paths, str):
+        raise TypeError('paths must be several texts, such as ["if=eth0", "if=wwan0"], not one')
+    found = list(paths)
+    for path in found:
+        if not isinstance(path, str):
+            raise TypeError(f'a path is a text such as "if=eth0", not {type(path).__name__}')
+    return found
+
+
+def manual(side: str) -> str:
+    """The options as a list, for docstrings."""
+    lines = []
+    for option in OPTIONS:
+        if option.client if side == "client" else option.server:
+            default = "" if option.default is None else f" [{option.default}]"
+            lines += [f"    {option.keyword}", f"        {option.help}: {option.expected}{default}"]
+    return "\n".join(lines)
+
+
+def option_of(option: str) -> Option:
+    """An option, from its keyword or its key."""
+    keyword = option.replace("-", "_")
+    if keyword not in _BY_KEYWORD:
+        near = difflib.get_close_matches(keyword, _BY_KEYWORD, n=1)
+        meant = f": did you mean {near[0]!r}?" if near else "; see mptunnel.OPTIONS"
+        raise LookupError(f"there is no option {option!r}{meant}")
+    return _BY_KEYWORD[keyword]
+
+
+def server_of(uri: str) -> tuple[str, int]:
+    """Host and port of the server that a URI or `HOST:PORT` names."""
+    authority = uri.partition("://")[2] or uri
+    host, _, port = authority.partition("?")[0].rstrip("/").rpartition(":")
+    return host.strip("[]"), int(port)

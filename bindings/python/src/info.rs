@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What can be seen of an endpoint, as the typed objects of `mptunnel._types`.
+
+use mptunnel_core::{Arrival, Event, PathInfo, Stats};
+use nix::time::{ClockId, clock_gettime};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+static TYPES: PyOnceLock<Py<PyModule>> = PyOnceLock::new();
+
+/// Makes an object of the class `name`, whose fields have the names given.
+fn object<'py>(
+    py: Python<'py>,
+    name: &str,
+    fields: Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let types = TYPES.get_or_try_init(py, || py.import("mptunnel._types").map(Bound::unbind))?;
+    types.bind(py).getattr(name)?.call((), Some(&fields))
+}
+
+/// Names and values as the keyword arguments of a class.
+macro_rules! fields {
+    ($py:expr, { $($name:ident: $value:expr),* $(,)? }) => {{
+        let fields = PyDict::new($py);
+        $(fields.set_item(pyo3::intern!($py, stringify!($name)), $value)?;)*
+        fields
+    }};
+}
+
+fn seconds(duration: Option<Duration>) -> Option<f64> {
+    duration.map(|duration| duration.as_secs_f64())
+}
+
+fn address(at: Option<SocketAddr>) -> Option<(String, u16)> {
+    at.map(|at| (at.ip().to_string(), at.port()))
+}
+
+/// An `mptunnel.Path`.
+pub(crate) fn path<'py>(py: Python<'py>, info: &PathInfo) -> PyResult<Bound<'py, PyAny>> {
+    let quality = &info.quality;
+    let stats = fields!(py, {
+        rtt: seconds(quality.rtt),
+        last_rtt: seconds(quality.last_rtt),
+        min_rtt: seconds(quality.min_rtt),
+        jitter: quality.jitter.as_secs_f64(),
+        loss_out: quality.loss_out,
+        loss_in: quality.loss_in,
+        sent: info.sent,
+        sent_bytes: info.sent_bytes,
+        send_dropped: info.send_dropped,
+        received: info.received,
+        received_bytes: info.received_bytes,
+        wins: info.wins,
+        duplicates: info.duplicates,
+    });
+    let fields = fields!(py, {
+        id: info.id.0,
+        slot: info.slot,
+        name: &info.name,
+        words: &info.words,
+        up: info.up,
+        backup: info.backup,
+        since: info.since.as_secs_f64(),
+        remote: address(info.remote),
+        max_packet: info.max_packet,
+        stats: object(py, "PathStats", stats)?,
+    });
+    object(py, "Path", fields)
+}
+
+/// A tuple of `mptunnel.Path`.
+pub(crate) fn paths<'py>(py: Python<'py>, infos: &[PathInfo]) -> PyResult<Bound<'py, PyTuple>> {
+    let paths = infos.iter().map(|info| path(py, info)).collect::<PyResult<Vec<_>>>()?;
+    PyTuple::new(py, paths)
+}
+
+/// An `mptunnel.Stats`.
+pub(crate) fn stats<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyAny>> {
+    let drops = stats
+        .drops
+        .iter()
+        .map(|(reason, count)| object(py, "Drop", fields!(py, { reason: *reason, count: *count })))
+        .collect::<PyResult<Vec<_>>>()?;
+    let fields = fields!(py, {
+        connected: stats.connected,
+        drops: PyTuple::new(py, drops)?,
+        unattributed: stats.unattributed,
+        queue_dropped: stats.queue_dropped,
+        events_dropped: stats.events_dropped,
+        socket_errors: stats.socket_errors,
+        kernel_dropped: stats.kernel_dropped,
+        receive_buffer: stats.receive_buffer,
+        backend: stats.backend,
+    });
+    object(py, "Stats", fields)
+}
+
+/// An `mptunnel.Event`.
+pub(crate) fn event<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyAny>> {
+    let fields = fields!(py, { kind: kind(event), text: event.to_string() });
+    match event {
+        Event::ServerSilent(silence) => fields.set_item("silence", silence.as_secs_f64())?,
+        Event::Refused(why) | Event::PeerRefused(why) => fields.set_item("reason", why)?,
+        Event::UnknownKey(id) => fields.set_item("key_id", id)?,
+        Event::PathUp(path, name) => {
+            fields.set_item("path", path.0)?;
+            fields.set_item("name", name)?;
+        }
+        Event::PathDown(path, name, why) => {
+            fields.set_item("path", path.0)?;
+            fields.set_item("name", name)?;
+            fields.set_item("reason", why)?;
+        }
+        Event::FlowClosed { peer, flow, code } => {
+            fields.set_item("peer", peer.0)?;
+            fields.set_item("flow", flow)?;
+            fields.set_item("code", code)?;
+        }
+        Event::PeerUp(peer) | Event::PeerRestarted(peer) | Event::Rekeyed(peer) => {
+            fields.set_item("peer", peer.0)?;
+        }
+        Event::PeerGone(peer, why) => {
+            fields.set_item("peer", peer.0)?;
+            fields.set_item("reason", why)?;
+        }
+        Event::PeerPathUp(peer, slot, at) | Event::PeerPathMoved(peer, slot, at) => {
+            fields.set_item("peer", peer.0)?;
+            fields.set_item("path", slot)?;
+            fields.set_item("address", address(Some(*at)))?;
+        }
+        Event::PeerPathSilent(peer, slot) => {
+            fields.set_item("peer", peer.0)?;
+            fields.set_item("path", slot)?;
+        }
+        _ => {}
+    }
+    object(py, "Event", fields)
+}
+
+/// The value of `mptunnel.EventKind`.
+fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Connected => "connected",
+        Event::Disconnected => "disconnected",
+        Event::ServerSilent(_) => "server-silent",
+        Event::ServerRestarted => "server-restarted",
+        Event::ServerGoingAway => "server-going-away",
+        Event::Refused(_) => "refused",
+        Event::ServerUnderLoad => "server-under-load",
+        Event::Closed => "closed",
+        Event::PathUp(..) => "path-up",
+        Event::PathDown(..) => "path-down",
+        Event::FlowClosed { .. } => "flow-closed",
+        Event::PeerUp(_) => "peer-up",
+        Event::PeerRestarted(_) => "peer-restarted",
+        Event::PeerGone(..) => "peer-gone",
+        Event::PeerPathUp(..) => "peer-path-up",
+        Event::PeerPathMoved(..) => "peer-path-moved",
+        Event::PeerPathSilent(..) => "peer-path-silent",
+        Event::UnknownKey(_) => "unknown-key",
+        Event::PeerRefused(_) => "peer-refused",
+        Event::Rekeyed(_) => "rekeyed",
+        _ => "other",
+    }
+}
+
+/// An `mptunnel.Message`.
+pub(crate) fn message<'py>(
+    py: Python<'py>,
+    data: &[u8],
+    arrival: &Arrival,
+    peer: Option<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    // The library's clock goes on while the system sleeps, that of Python does not: what both have
+    // is how long ago it was.
+    let age = mptunnel_core::clock().saturating_sub(arrival.time);
+    let now = Duration::from(clock_gettime(ClockId::CLOCK_MONOTONIC).map_err(io::Error::from)?);
+    let fields = fields!(py, {
+        data: PyBytes::new(py, data),
+        time: now.saturating_sub(age).as_secs_f64(),
+        path: arrival.path.map(|path| path.0),
+        peer: peer,
+        flow: arrival.peer.flow(),
+    });
+    object(py, "Message", fields)
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! From the words of a caller to the settings of an endpoint.
+
+use crate::errors::config;
+use mptunnel_core::keyfile;
+use mptunnel_core::options::{
+    EndpointUri, Kind, OPTIONS, OptionSpec, PathSpec, Place, Role, Settings, Unit,
+};
+use pyo3::prelude::*;
+
+/// What an endpoint is made from.
+pub(crate) struct Plan {
+    /// Where the server is, or where to listen; as text.
+    pub(crate) at: String,
+    pub(crate) settings: Settings,
+    pub(crate) paths: Vec<PathSpec>,
+}
+
+/// Reads `at`, a URI or an address, and lets `options` override what it says.
+pub(crate) fn plan(
+    py: Python<'_>,
+    role: Role,
+    at: &str,
+    options: &[(String, String)],
+    paths: &[String],
+) -> PyResult<Plan> {
+    let mut plan = Plan { at: at.to_owned(), settings: Settings::default(), paths: Vec::new() };
+    if at.contains("://") {
+        let uri: EndpointUri = at.parse().map_err(|error| config(py, error))?;
+        match (role, uri.role) {
+            (Role::Client, Role::Server) => {
+                return Err(config(py, "mpt-listen:// describes a server: use listen()"));
+            }
+            (Role::Server, Role::Client) => {
+                return Err(config(py, "mpt:// describes a client: use open()"));
+            }
+            _ => {}
+        }
+        uri.apply(&mut plan.settings);
+        plan.at = uri.at.to_string();
+        plan.paths = uri.paths;
+    }
+    let place = match role {
+        Role::Client => Place::ClientLibrary,
+        Role::Server => Place::ServerLibrary,
+    };
+    for (key, value) in options {
+        if let Some(spec) = OptionSpec::find(key) {
+            spec.check_place(place).map_err(|error| config(py, error))?;
+        }
+        plan.settings.set(key, value).map_err(|error| config(py, error))?;
+    }
+    for words in paths {
+        let spec = words.parse().map_err(|error| config(py, format!("path {words:?}: {error}")))?;
+        plan.paths.push(spec);
+    }
+    Ok(plan)
+}
+
+/// One row of the option table: key, kind, unit of a bare number, choices, default, what is
+/// expected, help, whether it can change live, for clients, for servers.
+type Row = (
+    &'static str,
+    &'static str,
+    &'static str,
+    Vec<&'static str>,
+    Option<&'static str>,
+    String,
+    &'static str,
+    bool,
+    bool,
+    bool,
+);
+
+/// The option table: what each option is called, takes and means.
+#[pyfunction]
+pub(crate) fn option_table() -> Vec<Row> {
+    OPTIONS
+        .iter()
+        .map(|spec| {
+            let (kind, choices) = match spec.kind {
+                Kind::Choice(words) => ("choice", words.to_vec()),
+                Kind::Switch => ("switch", Vec::new()),
+                Kind::Duration => ("duration", Vec::new()),
+                Kind::Size => ("size", Vec::new()),
+                Kind::Count => ("count", Vec::new()),
+                Kind::Text => ("text", Vec::new()),
+                Kind::File => ("file", Vec::new()),
+                Kind::PublicKey => ("public-key", Vec::new()),
+                Kind::Listen => ("listen", Vec::new()),
+            };
+            let unit = match spec.unit {
+                Unit::None => "",
+                Unit::Milliseconds => "ms",
+                Unit::Seconds => "s",
+                Unit::Bytes => "bytes",
+                Unit::Packets => "packets",
+                Unit::PerSecond => "per second",
+            };
+            (
+                spec.key,
+                kind,
+                unit,
+                choices,
+                spec.default,
+                spec.expected(),
+                spec.help,
+                spec.live,
+                spec.scope.covers(Place::ClientLibrary),
+                spec.scope.covers(Place::ServerLibrary),
+            )
+        })
+        .collect()
+}
+
+/// A new key: 32 bytes from the system's random source, as 44 characters of base64.
+#[pyfunction]
+pub(crate) fn generate_key(py: Python<'_>) -> PyResult<String> {
+    let key = keyfile::generate().map_err(|error| config(py, error))?;
+    Ok(keyfile::encode(&key).to_string())
+}
