@@ -88,6 +88,7 @@ PYTEST := $(abspath $(PY)/venv/bin/python) -m pytest -q -c $(abspath bindings/py
 
 test-python: wheel ## the Python package, as the wheel that users install, in a venv of its own
 	$(CARGO) build --locked -p mptunnel-core --examples
+	$(CARGO) build --locked -p mptunnel-cli --bins
 	$(PY)/venv/bin/pip install --quiet --no-deps --force-reinstall $(PY)/wheels/*.whl
 	cd bindings/python/tests && $(PYTEST) $(PYTEST_ARGS)
 

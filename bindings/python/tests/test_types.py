@@ -35,9 +35,12 @@ def check(*arguments, cwd=ROOT / "bindings" / "python"):
 
 
 @pytest.mark.timeout(150)
-def test_the_package_passes_mypy_strict():
+def test_the_package_and_the_examples_pass_mypy_strict():
     # As a user's program is checked: the installed package says itself that it is typed.
+    examples = sorted((ROOT / "examples" / "python").glob("*.py"))
+    assert len(examples) >= 4
     check("-m", "mypy", "--strict", "-p", "mptunnel")
+    check("-m", "mypy", "--strict", *examples, "bench.py")
 
 
 @pytest.mark.timeout(150)
