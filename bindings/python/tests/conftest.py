@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """What the tests share: a server and a tunnel to it, on loopback, in this process."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import mptunnel as mpt
 
 ROOT = Path(__file__).resolve().parents[3]
+FIGURES = pytest.StashKey[list[str]]()
 ENOUGH = 10.0
 """Seconds that nothing here takes, on the slowest machine. A test that waits so long has failed."""
 
@@ -52,6 +55,35 @@ def peer(server: mpt.Server, tunnel: mpt.Tunnel) -> mpt.Peer:
     assert data == b"who am I"
     until(lambda: any(path.up for path in peer.paths))
     return peer
+
+
+@pytest.fixture
+def echo(server: mpt.Server) -> Iterator[mpt.Server]:
+    """A server that answers."""
+
+    def run() -> None:
+        with contextlib.suppress(mpt.Closed):
+            while True:
+                server.send_to(*server.recv_from(timeout=None))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield server
+    server.close()
+    thread.join(ENOUGH)
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Tells a measured figure at the end of the run, also of tests that pass."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for line in config.stash.get(FIGURES, []):
+        terminalreporter.write_line(line)
 
 
 def address(server: "mpt.Server | mpt.aio.Server") -> str:

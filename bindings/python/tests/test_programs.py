@@ -57,22 +57,6 @@ def python(*arguments: object) -> tuple[object, ...]:
     return (sys.executable, "-W", "error", *arguments)
 
 
-@pytest.fixture
-def echo(server: mpt.Server) -> Iterator[mpt.Server]:
-    """A server that answers."""
-
-    def run() -> None:
-        with contextlib.suppress(mpt.Closed):
-            while True:
-                server.send_to(*server.recv_from(timeout=None))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield server
-    server.close()
-    thread.join(ENOUGH)
-
-
 def test_genkey_prints_a_key_or_makes_a_file_that_is_private(tmp_path):
     first, second = (run("-m", "mptunnel", "genkey") for _ in range(2))
     assert re.fullmatch(r"[A-Za-z0-9+/]{43}=\n", first.stdout)

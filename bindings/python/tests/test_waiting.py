@@ -99,7 +99,7 @@ with mpt.listen("127.0.0.1:0", key=key) as server:
 """
 
 
-def test_ctrl_c_ends_every_blocking_call_within_100_ms(record_property):
+def test_ctrl_c_ends_every_blocking_call_within_100_ms(figure):
     done = run("-c", CTRL_C, 5)
 
     assert done.returncode == 0, done.stderr
@@ -109,10 +109,11 @@ def test_ctrl_c_ends_every_blocking_call_within_100_ms(record_property):
         times.setdefault(name, []).append(float(milliseconds))
     assert len(times) == 6 and all(len(found) == 5 for found in times.values()), done.stdout
     everything = [found for some in times.values() for found in some]
-    print(f"Ctrl-C: median {statistics.median(everything):.0f} ms, worst {max(everything):.0f} ms")
+    median, worst = statistics.median(everything), max(everything)
+    figure(f"Ctrl-C: median {median:.0f} ms, worst {worst:.0f} ms of {len(everything)}")
     # The promise is 100 ms; a machine that is busy with something else gets some more.
-    assert statistics.median(everything) < 100
-    assert max(everything) < 500
+    assert median < 100
+    assert worst < 500
 
 
 def test_ctrl_c_ends_a_program_that_waits_and_closes_its_endpoints():
@@ -214,7 +215,7 @@ def is_asleep(thread):
 
 
 @pytest.mark.parametrize("how", ["interrupt", "close"])
-def test_interrupt_and_close_end_what_waits_in_other_threads(key, server, tunnel, how):
+def test_interrupt_and_close_end_what_waits_in_other_threads(key, server, tunnel, how, figure):
     silent = mpt.open("127.0.0.1:9", key=key)
     calls = [
         tunnel.recv,
@@ -239,7 +240,7 @@ def test_interrupt_and_close_end_what_waits_in_other_threads(key, server, tunnel
         thread.join(ENOUGH)
     assert len(outcomes) == len(calls)
     latest = max(when for _, when in outcomes) - begin
-    print(f"{how}: {1000 * latest:.1f} ms for {len(calls)} threads of three endpoints")
+    figure(f"{how}: {1000 * latest:.1f} ms for {len(calls)} threads of three endpoints")
     for outcome, _ in outcomes:
         # The iterator over events ends when the endpoint is closed.
         expected = mpt.Interrupted if how == "interrupt" else (mpt.Closed, StopIteration)
