@@ -60,7 +60,7 @@ def test_what_is_not_connected_says_why(key):
 
 
 CTRL_C = """
-import os, signal, sys, threading, time
+import os, random, signal, sys, threading, time
 import mptunnel as mpt
 
 key = mpt.genkey()
@@ -84,7 +84,7 @@ with mpt.listen("127.0.0.1:0", key=key) as server:
 
                 def press():
                     # In the kernel, or just about to be: both have to work.
-                    time.sleep(0.02 + 0.03 * (len(sent) + time.monotonic() % 1))
+                    time.sleep(random.uniform(0.005, 0.15))
                     sent.append(time.monotonic())
                     os.kill(os.getpid(), signal.SIGINT)
 
@@ -100,14 +100,14 @@ with mpt.listen("127.0.0.1:0", key=key) as server:
 
 
 def test_ctrl_c_ends_every_blocking_call_within_100_ms(figure):
-    done = run("-c", CTRL_C, 5)
+    done = run("-c", CTRL_C, 8)
 
     assert done.returncode == 0, done.stderr
     times: dict[str, list[float]] = {}
     for line in done.stdout.splitlines():
         name, milliseconds = line.split()
         times.setdefault(name, []).append(float(milliseconds))
-    assert len(times) == 6 and all(len(found) == 5 for found in times.values()), done.stdout
+    assert len(times) == 6 and all(len(found) == 8 for found in times.values()), done.stdout
     everything = [found for some in times.values() for found in some]
     median, worst = statistics.median(everything), max(everything)
     figure(f"Ctrl-C: median {median:.0f} ms, worst {worst:.0f} ms of {len(everything)}")
@@ -217,36 +217,37 @@ def is_asleep(thread):
 @pytest.mark.parametrize("how", ["interrupt", "close"])
 def test_interrupt_and_close_end_what_waits_in_other_threads(key, server, tunnel, how, figure):
     silent = mpt.open("127.0.0.1:9", key=key)
-    calls = [
-        tunnel.recv,
-        tunnel.recv,
-        lambda: tunnel.recv_into(bytearray(9)),
-        tunnel.recv_many,
-        lambda: next(tunnel.events()),
-        server.recv_from,
-        server.recv_many,
-        lambda: silent.wait_ready(None),
-    ]
-    for endpoint in (tunnel, server, silent):
+    calls = {
+        tunnel: [
+            tunnel.recv,
+            tunnel.recv,
+            lambda: tunnel.recv_into(bytearray(9)),
+            tunnel.recv_many,
+            lambda: next(tunnel.events()),
+        ],
+        server: [server.recv_from, server.recv_many],
+        silent: [lambda: silent.wait_ready(None)],
+    }
+    worst = 0.0
+    for endpoint, waiting in calls.items():
         endpoint.settimeout(None)
         list(endpoint.events(timeout=0))
-    threads, outcomes = blocked(*calls)
-    assert not outcomes
+        threads, outcomes = blocked(*waiting)
+        assert not outcomes
 
-    begin = time.monotonic()
-    for endpoint in (tunnel, server, silent):
+        begin = time.monotonic()
         getattr(endpoint, how)()
-    for thread in threads:
-        thread.join(ENOUGH)
-    assert len(outcomes) == len(calls)
-    latest = max(when for _, when in outcomes) - begin
-    figure(f"{how}: {1000 * latest:.1f} ms for {len(calls)} threads of three endpoints")
-    for outcome, _ in outcomes:
-        # The iterator over events ends when the endpoint is closed.
-        expected = mpt.Interrupted if how == "interrupt" else (mpt.Closed, StopIteration)
-        assert isinstance(outcome, expected), outcome
-    # 50 ms are promised for each; closing three endpoints says goodbye three times meanwhile.
-    assert latest < 1.0
+        for thread in threads:
+            thread.join(ENOUGH)
+        assert len(outcomes) == len(waiting)
+        worst = max(worst, *(when - begin for _, when in outcomes))
+        for outcome, _ in outcomes:
+            # The iterator over events ends when the endpoint is closed.
+            expected = mpt.Interrupted if how == "interrupt" else (mpt.Closed, StopIteration)
+            assert isinstance(outcome, expected), outcome
+    figure(f"{how}: the slowest of 8 waiting calls returned after {1000 * worst:.1f} ms")
+    # The promise is 50 ms; a machine that is busy with something else gets some more.
+    assert worst < 0.5
 
     if how == "interrupt":
         with pytest.raises(mpt.WouldBlock):
