@@ -39,6 +39,7 @@ mod setup;
 pub mod sim;
 mod snapshot;
 mod stats;
+mod sync;
 mod tunnel;
 
 pub use endpoint::{Config, Endpoint};
@@ -47,6 +48,7 @@ pub use event::Event;
 pub use handler::{Handler, Source};
 pub use hook::SocketHook;
 pub use inbox::{Arrival, Datagram, Slot};
+pub use io::fork::ForkGuard;
 pub use proto::event::{PathId, PeerId};
 pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};

@@ -17,7 +17,7 @@ use std::ptr::{self, NonNull};
 /// A `vfork` child shares the memory and is not told apart; it may do nothing but `exec`. Nor is
 /// the copy of a running virtual machine.
 #[derive(Debug)]
-pub(crate) struct ForkGuard {
+pub struct ForkGuard {
     witness: Witness,
 }
 
@@ -26,7 +26,7 @@ impl ForkGuard {
     ///
     /// # Errors
     /// `ENOMEM` if there is no page to be had.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let page = Page::map()?;
         let witness = match page.wipe_on_fork() {
             Ok(()) => {
@@ -43,7 +43,7 @@ impl ForkGuard {
 
     /// Whether this process is a child of the one that made the guard.
     #[inline]
-    pub(crate) fn is_child(&self) -> bool {
+    pub fn is_child(&self) -> bool {
         match &self.witness {
             Witness::Page(page) => page.read() != ALIVE,
             Witness::Pid(pid) => std::process::id() != *pid,

@@ -15,7 +15,7 @@ use crate::proto::event::{PathId, Reopen};
 use crate::proto::route::Route;
 use crate::proto::time::Time;
 use crate::proto::wire::MAX_DATAGRAM;
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;

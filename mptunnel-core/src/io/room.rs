@@ -3,7 +3,7 @@
 
 use super::wake::{EventFd, PollFd, poll};
 use crate::Error;
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -4,7 +4,7 @@
 use super::clock;
 use crate::log_context;
 use crate::proto::time::Time;
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use super::readiness::Readiness;
 
@@ -175,7 +175,7 @@ impl<Q: Queue> Drop for Access<'_, Q> {
         if self.added >= waiting {
             self.monitor.news.notify_all();
         } else {
-            (0..self.added).for_each(|_| _ = self.monitor.news.notify_one());
+            (0..self.added).for_each(|_| self.monitor.news.notify_one());
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use crate::io::wake::EventFd;
 
