@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! Paths: adding, changing, removing, and what they look like.
+
+use crate::boundary::{Fail, boundary};
+use crate::endpoint::{mpt_path_id, mpt_peer_id, mpt_t};
+use crate::pointer::{Sized32, array, out, size_of_struct, text, write_struct};
+use crate::registry;
+use mptunnel_core::{PathId, PathInfo, PeerId};
+use std::ffi::{c_char, c_int};
+use std::time::Duration;
+
+/// One path as it is now. Begin with MPT_PATH_INFO_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mpt_path_info {
+    /// sizeof(mpt_path_info). All elements of an array have the same.
+    pub struct_size: u32,
+    /// Its name for calls.
+    pub id: mpt_path_id,
+    /// Whose it is: 0 at a client.
+    pub peer: mpt_peer_id,
+    /// Its number on the wire, 0 to 31.
+    pub slot: u8,
+    /// 1: it answers.
+    pub up: u8,
+    /// 1: it waits until no other path is up.
+    pub backup: u8,
+    /// 0.
+    pub reserved: u8,
+    /// The largest packet that fits it, in bytes of UDP payload; 0 while it has no socket.
+    pub max_packet: u32,
+    /// Microseconds since `up` changed; 0 at a server.
+    pub since_us: i64,
+    /// Smoothed round trip in microseconds; -1: not measured yet.
+    pub rtt_us: i64,
+    /// The latest round trip in microseconds, or -1.
+    pub last_rtt_us: i64,
+    /// The shortest round trip in microseconds, or -1.
+    pub min_rtt_us: i64,
+    /// Jitter of what arrives, in microseconds.
+    pub jitter_us: i64,
+    /// Fraction lost on the way out, 0 to 1; -1: not measured yet.
+    pub loss_out: f64,
+    /// Fraction lost on the way in, 0 to 1, or -1.
+    pub loss_in: f64,
+    /// Packets sent, copies and control included.
+    pub sent: u64,
+    /// Bytes of these.
+    pub sent_bytes: u64,
+    /// Packets that its socket did not take.
+    pub send_dropped: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Bytes of these.
+    pub received_bytes: u64,
+    /// Packets that it brought first: received without duplicates.
+    pub wins: u64,
+    /// Packets that another path had brought before.
+    pub duplicates: u64,
+    /// What the user calls it, cut to what fits; NUL-terminated.
+    pub name: [c_char; 72],
+    /// The other end of its socket, as ADDR:PORT; "" without one.
+    pub remote: [c_char; 72],
+    /// The words that describe it, cut to what fits; "" at a server.
+    pub words: [c_char; 256],
+}
+
+// SAFETY: `repr(C)`, `struct_size` first, numbers and arrays of them only.
+unsafe impl Sized32 for mpt_path_info {
+    const LEAST: usize = std::mem::offset_of!(mpt_path_info, slot);
+
+    fn unset() -> Self {
+        mpt_path_info {
+            struct_size: 0,
+            id: 0,
+            peer: 0,
+            slot: 0,
+            up: 0,
+            backup: 0,
+            reserved: 0,
+            max_packet: 0,
+            since_us: 0,
+            rtt_us: -1,
+            last_rtt_us: -1,
+            min_rtt_us: -1,
+            jitter_us: 0,
+            loss_out: -1.0,
+            loss_in: -1.0,
+            sent: 0,
+            sent_bytes: 0,
+            send_dropped: 0,
+            received: 0,
+            received_bytes: 0,
+            wins: 0,
+            duplicates: 0,
+            name: [0; 72],
+            remote: [0; 72],
+            words: [0; 256],
+        }
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+impl mpt_path_info {
+    fn of(peer: PeerId, path: &PathInfo) -> Self {
+        let maybe = |time: Option<Duration>| time.map_or(-1, micros);
+        mpt_path_info {
+            struct_size: 0,
+            id: path.id.0,
+            peer: peer.0,
+            slot: path.slot,
+            up: u8::from(path.up),
+            backup: u8::from(path.backup),
+            reserved: 0,
+            max_packet: u32::try_from(path.max_packet).unwrap_or(u32::MAX),
+            since_us: micros(path.since),
+            rtt_us: maybe(path.quality.rtt),
+            last_rtt_us: maybe(path.quality.last_rtt),
+            min_rtt_us: maybe(path.quality.min_rtt),
+            jitter_us: micros(path.quality.jitter),
+            loss_out: path.quality.loss_out.unwrap_or(-1.0),
+            loss_in: path.quality.loss_in.unwrap_or(-1.0),
+            sent: path.sent,
+            sent_bytes: path.sent_bytes,
+            send_dropped: path.send_dropped,
+            received: path.received,
+            received_bytes: path.received_bytes,
+            wins: path.wins,
+            duplicates: path.duplicates,
+            name: array(&path.name),
+            remote: array(&path.remote.map(|remote| remote.to_string()).unwrap_or_default()),
+            words: array(&path.words),
+        }
+    }
+}
+
+/// == Paths ==
+///
+/// An application never has to look after paths: the library heals what it can. These are for those
+/// who want to.
+///
+/// Adds a path to a client while it runs, described by words such as
+/// `to=bridge1.example:4000 if=wwan0 role=backup name=lte`. `*id` is its name; `id` may be NULL.
+///
+/// MPT_ECONFIG: wrong words, or there are 32 paths. MPT_ENOTSUP at a server, which learns the paths
+/// of its clients.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mpt_path_add(
+    t: *mut mpt_t,
+    spec: *const c_char,
+    id: *mut mpt_path_id,
+) -> c_int {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        // SAFETY: a string as the header describes it.
+        let spec = unsafe { text(spec, "the spec is NULL", "the spec is not UTF-8") }?;
+        let added = open.call(|endpoint| Ok(endpoint.add_path(spec)?))?;
+        if !id.is_null() {
+            // SAFETY: not NULL, and the caller has room for an id there.
+            unsafe { id.write_unaligned(added.0) };
+        }
+        Ok(0)
+    })
+}
+
+/// Changes one word of a client's path while it runs. `name`, `role` and `mtu` take effect in
+/// place; `to`, `if`, `src` and `mark` give the path a new socket; the rest is kept for policies
+/// that look at it.
+///
+/// MPT_ECONFIG: a wrong word or value, or a name that another path has. MPT_EPATH. MPT_ENOTSUP at a
+/// server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mpt_path_set(
+    t: *mut mpt_t,
+    id: mpt_path_id,
+    key: *const c_char,
+    value: *const c_char,
+) -> c_int {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        // SAFETY: strings as the header describes them.
+        let (key, value) = unsafe {
+            (
+                text(key, "the key is NULL", "the key is not UTF-8")?,
+                text(value, "the value is NULL", "the value is not UTF-8")?,
+            )
+        };
+        open.call(|endpoint| Ok(endpoint.set_path(PathId(id), key, value)?))?;
+        Ok(0)
+    })
+}
+
+/// Removes a path of a client. Its id is never used again.
+///
+/// MPT_EPATH. MPT_ENOTSUP at a server.
+#[unsafe(no_mangle)]
+pub extern "C" fn mpt_path_remove(t: *mut mpt_t, id: mpt_path_id) -> c_int {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        open.call(|endpoint| Ok(endpoint.remove_path(PathId(id))?))?;
+        Ok(0)
+    })
+}
+
+/// Lists the paths of a peer: at a client its own, and `peer` is 0; at a server those of one of its
+/// clients. Fills the first `cap` elements of `array`, whose first one tells the struct_size of
+/// all, and sets `*n` to how many paths there are, which may be more. `array` may be NULL if `cap`
+/// is 0.
+///
+/// MPT_EPEER.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mpt_path_list(
+    t: *mut mpt_t,
+    peer: mpt_peer_id,
+    array: *mut mpt_path_info,
+    cap: usize,
+    n: *mut usize,
+) -> c_int {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        let n = out(n, "n is NULL")?;
+        let size = match (cap, array.is_null()) {
+            (0, _) => size_of::<mpt_path_info>(),
+            (_, true) => return Err(Fail::invalid("the array is NULL")),
+            // SAFETY: not NULL, and there is an element.
+            (_, false) => unsafe { size_of_struct(array) }?,
+        };
+        let paths = open.call(|endpoint| Ok(endpoint.paths(PeerId(peer))?))?;
+        for (index, path) in paths.iter().enumerate().take(cap) {
+            let info = mpt_path_info::of(PeerId(peer).client(), path);
+            let at = array.wrapping_byte_add(size * index);
+            // SAFETY: one of the `cap` elements of this size that the caller has there.
+            unsafe {
+                at.cast::<u32>().write_unaligned(u32::try_from(size).unwrap_or(u32::MAX));
+                write_struct(at, size, &info);
+            }
+        }
+        // SAFETY: not NULL, and the caller has room for a size there.
+        unsafe { n.write_unaligned(paths.len()) };
+        Ok(0)
+    })
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! From what C passes to what Rust may use: each pointer is checked here and nowhere else.
+
+use crate::boundary::Fail;
+use crate::status::Status;
+use std::ffi::{CStr, c_char, c_int};
+use std::ptr;
+use std::time::Duration;
+
+/// A string of the caller's, borrowed for the call.
+///
+/// # Safety
+/// NULL, or a NUL-terminated string that stays as it is for `'a`.
+pub(crate) unsafe fn text<'a>(
+    string: *const c_char,
+    null: &'static str,
+    not_utf8: &'static str,
+) -> Result<&'a str, Fail> {
+    if string.is_null() {
+        return Err(Fail::invalid(null));
+    }
+    // SAFETY: not NULL, and the caller promises the rest.
+    let string = unsafe { CStr::from_ptr(string) };
+    string.to_str().map_err(|_| Fail::invalid(not_utf8))
+}
+
+/// Bytes of the caller's to read. NULL is fine for none.
+///
+/// # Safety
+/// NULL, or `len` readable bytes that stay as they are for `'a`.
+pub(crate) unsafe fn bytes<'a>(start: *const u8, len: usize) -> Result<&'a [u8], Fail> {
+    match (start.is_null(), len) {
+        (_, 0) => Ok(&[]),
+        (true, _) => Err(Fail::invalid("the buffer is NULL")),
+        (false, len) if isize::try_from(len).is_err() => {
+            Err(Fail::invalid("the length is larger than any object"))
+        }
+        // SAFETY: not NULL, no longer than an object may be, and the caller promises the rest.
+        (false, len) => Ok(unsafe { std::slice::from_raw_parts(start, len) }),
+    }
+}
+
+/// Bytes of the caller's to write. NULL is fine for none.
+///
+/// # Safety
+/// NULL, or `len` writable bytes that nobody else uses for `'a`.
+pub(crate) unsafe fn room<'a>(start: *mut u8, len: usize) -> Result<&'a mut [u8], Fail> {
+    match (start.is_null(), len) {
+        (_, 0) => Ok(&mut []),
+        (true, _) => Err(Fail::invalid("the buffer is NULL")),
+        (false, len) if isize::try_from(len).is_err() => {
+            Err(Fail::invalid("the length is larger than any object"))
+        }
+        // SAFETY: not NULL, no longer than an object may be, and the caller promises the rest.
+        // Bytes that were never written are fine: they are written before they are read.
+        (false, len) => Ok(unsafe { std::slice::from_raw_parts_mut(start, len) }),
+    }
+}
+
+/// Where a result goes, if the pointer is not NULL.
+pub(crate) fn out<T>(out: *mut T, null: &'static str) -> Result<*mut T, Fail> {
+    if out.is_null() { Err(Fail::invalid(null)) } else { Ok(out) }
+}
+
+/// -1 for ever, 0 not at all, else milliseconds.
+pub(crate) fn timeout(ms: c_int) -> Result<Option<Duration>, Fail> {
+    match u64::try_from(ms) {
+        Ok(ms) => Ok(Some(Duration::from_millis(ms))),
+        Err(_) if ms == -1 => Ok(None),
+        Err(_) => Err(Fail::invalid("timeout_ms is below -1")),
+    }
+}
+
+/// Puts `text` where the caller has room, in the manner of snprintf(3): as much as fits, always
+/// with a NUL, and the length of the whole as the answer.
+///
+/// # Safety
+/// `buffer` is NULL, or has room for `capacity` bytes that nobody else uses.
+pub(crate) unsafe fn print(
+    text: &str,
+    buffer: *mut c_char,
+    capacity: usize,
+) -> Result<isize, Fail> {
+    let text = text.replace('\0', "\u{fffd}");
+    // SAFETY: the caller promises it.
+    let room = unsafe { room(buffer.cast(), capacity) }?;
+    if let Some(most) = room.len().checked_sub(1) {
+        let fits = floor_char_boundary(&text, most);
+        room[..fits].copy_from_slice(&text.as_bytes()[..fits]);
+        room[fits] = 0;
+    }
+    isize::try_from(text.len()).map_err(|_| Fail::invalid("the text is too long"))
+}
+
+/// A text in an array of a struct: as much as fits, with zeros behind it.
+pub(crate) fn array<const N: usize>(text: &str) -> [c_char; N] {
+    let mut array = [0; N];
+    let fits = floor_char_boundary(text, N - 1);
+    for (to, byte) in array.iter_mut().zip(&text.as_bytes()[..fits]) {
+        *to = c_char::from_ne_bytes([*byte]);
+    }
+    array
+}
+
+fn floor_char_boundary(text: &str, most: usize) -> usize {
+    let mut fits = text.len().min(most);
+    while !text.is_char_boundary(fits) {
+        fits -= 1;
+    }
+    fits
+}
+
+/// A struct that begins with its size, so that it can grow: programs and library may disagree about
+/// how long it is, and both only touch what both know.
+///
+/// # Safety
+/// `repr(C)`, the first member is `struct_size: u32`, and every pattern of bits is a value.
+pub(crate) unsafe trait Sized32: Copy {
+    /// Bytes without which it makes no sense.
+    const LEAST: usize;
+
+    /// What the members are that the caller does not know.
+    fn unset() -> Self;
+}
+
+/// The size that the caller gave to a struct.
+///
+/// # Safety
+/// Not NULL; at least `struct_size` is readable.
+pub(crate) unsafe fn size_of_struct<T: Sized32>(at: *const T) -> Result<usize, Fail> {
+    // SAFETY: the first member of every such struct, which the caller promises to be readable. It
+    // may be anywhere in a buffer of a language without alignment.
+    let size = unsafe { at.cast::<u32>().read_unaligned() } as usize;
+    if size < T::LEAST {
+        return Err(Fail::new(
+            Status::MPT_EINVAL,
+            format!("struct_size is {size}, at least {} was expected: set it to sizeof", T::LEAST),
+        ));
+    }
+    Ok(size)
+}
+
+/// Reads what the caller knows of a struct; the rest is unset.
+///
+/// # Safety
+/// `size` readable bytes.
+pub(crate) unsafe fn read_struct<T: Sized32>(at: *const T, size: usize) -> T {
+    let mut value = T::unset();
+    // SAFETY: no more than both have, from the caller's bytes to a local, any bits being a value.
+    unsafe {
+        let known = size.min(size_of::<T>());
+        ptr::copy_nonoverlapping(at.cast::<u8>(), (&raw mut value).cast::<u8>(), known);
+    }
+    value
+}
+
+/// Writes what the caller knows of a struct, and zeros to what the library does not know, except
+/// for its size.
+///
+/// # Safety
+/// `size` writable bytes, at least 4.
+pub(crate) unsafe fn write_struct<T: Sized32>(at: *mut T, size: usize, value: &T) {
+    let known = size.min(size_of::<T>());
+    // SAFETY: no more than both have; `struct_size` at the beginning stays the caller's.
+    unsafe {
+        let (from, to) = (ptr::from_ref(value).cast::<u8>(), at.cast::<u8>());
+        ptr::copy_nonoverlapping(from.add(4), to.add(4), known - 4);
+        ptr::write_bytes(to.add(known), 0, size - known);
+    }
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! Counters, and everything as text.
+
+use crate::boundary::{Fail, boundary};
+use crate::endpoint::{mpt_peer_id, mpt_t};
+use crate::pointer::{Sized32, out, print, size_of_struct, write_struct};
+use crate::registry;
+use mptunnel_core::{Endpoint, PathInfo, PeerId};
+use std::ffi::{c_char, c_int};
+
+/// Counters. None of them is cleared by reading. Begin with MPT_STATS_INIT.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct mpt_stats_t {
+    /// sizeof(mpt_stats_t).
+    pub struct_size: u32,
+    /// 1: there is a session; at a server, any client.
+    pub connected: u32,
+    /// Clients that are connected; 0 at a client.
+    pub peers: u64,
+    /// Over all paths that exist: packets sent, copies and control included.
+    pub sent: u64,
+    /// Bytes of these.
+    pub sent_bytes: u64,
+    /// Packets that sockets did not take.
+    pub send_dropped: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Bytes of these.
+    pub received_bytes: u64,
+    /// Packets that were the first of their copies.
+    pub wins: u64,
+    /// Packets that another path had brought before.
+    pub duplicates: u64,
+    /// Of the endpoint, 0 for a single peer: packets removed or refused for any reason but being a
+    /// copy. mpt_metrics() has them by reason.
+    pub dropped: u64,
+    /// Of the endpoint: packets from an address that is no path's.
+    pub unattributed: u64,
+    /// Of the endpoint: datagrams that the application did not fetch in time.
+    pub queue_dropped: u64,
+    /// Of the endpoint: events that the application did not fetch in time.
+    pub events_dropped: u64,
+    /// Of the endpoint: errors that sockets reported.
+    pub socket_errors: u64,
+    /// Of the endpoint: arrivals dropped by the kernel because a receive buffer was full.
+    pub kernel_dropped: u64,
+    /// Of the endpoint: bytes of receive buffer that the system granted to its first socket.
+    pub receive_buffer: u64,
+    /// How often the process of this peer was restarted.
+    pub restarts: u64,
+}
+
+// SAFETY: `repr(C)`, `struct_size` first, numbers only.
+unsafe impl Sized32 for mpt_stats_t {
+    const LEAST: usize = std::mem::offset_of!(mpt_stats_t, peers);
+
+    fn unset() -> Self {
+        mpt_stats_t {
+            struct_size: 0,
+            connected: 0,
+            peers: 0,
+            sent: 0,
+            sent_bytes: 0,
+            send_dropped: 0,
+            received: 0,
+            received_bytes: 0,
+            wins: 0,
+            duplicates: 0,
+            dropped: 0,
+            unattributed: 0,
+            queue_dropped: 0,
+            events_dropped: 0,
+            socket_errors: 0,
+            kernel_dropped: 0,
+            receive_buffer: 0,
+            restarts: 0,
+        }
+    }
+}
+
+impl mpt_stats_t {
+    fn add(&mut self, path: &PathInfo) {
+        self.sent += path.sent;
+        self.sent_bytes += path.sent_bytes;
+        self.send_dropped += path.send_dropped;
+        self.received += path.received;
+        self.received_bytes += path.received_bytes;
+        self.wins += path.wins;
+        self.duplicates += path.duplicates;
+    }
+
+    fn of(endpoint: &Endpoint, peer: PeerId) -> Result<Self, Fail> {
+        let mut all = mpt_stats_t::unset();
+        if let (Endpoint::Server(server), true) = (endpoint, peer != PeerId(0)) {
+            let peer = server.peer(peer)?;
+            (all.connected, all.restarts) = (1, u64::from(peer.restarts));
+            peer.paths.iter().for_each(|path| all.add(path));
+            return Ok(all);
+        }
+        match endpoint {
+            Endpoint::Client(_) => {
+                endpoint.paths(peer)?.iter().for_each(|path| all.add(path));
+            }
+            Endpoint::Server(server) => {
+                let peers = server.peers();
+                all.peers = peers.len() as u64;
+                peers.iter().flat_map(|peer| &peer.paths).for_each(|path| all.add(path));
+            }
+        }
+        let stats = endpoint.stats();
+        let reasons = stats.drops.iter().filter(|(reason, _)| *reason != "duplicate");
+        all.dropped = reasons.map(|(_, count)| count).sum();
+        all.connected = u32::from(stats.connected);
+        all.unattributed = stats.unattributed;
+        all.queue_dropped = stats.queue_dropped;
+        all.events_dropped = stats.events_dropped;
+        all.socket_errors = stats.socket_errors;
+        all.kernel_dropped = stats.kernel_dropped;
+        all.receive_buffer = stats.receive_buffer as u64;
+        Ok(all)
+    }
+}
+
+/// == Observation ==
+///
+/// Counters of the whole endpoint (`peer` 0), or of one client of a server. What is counted per
+/// path leaves with a path that is removed, and with a client that goes.
+///
+/// MPT_EPEER.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mpt_stats(
+    t: *mut mpt_t,
+    peer: mpt_peer_id,
+    out: *mut mpt_stats_t,
+) -> c_int {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        let to = self::out(out, "out is NULL")?;
+        // SAFETY: not NULL, and the caller has such a struct there.
+        let size = unsafe { size_of_struct(to) }?;
+        let stats = open.call(|endpoint| mpt_stats_t::of(endpoint, PeerId(peer)))?;
+        // SAFETY: as long as the caller says that it is.
+        unsafe { write_struct(to, size, &stats) };
+        Ok(0)
+    })
+}
+
+/// A form of text for mpt_metrics().
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum mpt_format {
+    /// One JSON object.
+    MPT_JSON = 1,
+    /// The text exposition format of Prometheus, 0.0.4.
+    MPT_PROMETHEUS = 2,
+}
+
+/// Everything that can be seen of the endpoint, with all peers and paths, as text in one of the
+/// forms of mpt_format. In the manner of mpt_get(): the answer is the length of the whole text,
+/// which may be larger than `cap`, and another one at the next call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mpt_metrics(
+    t: *mut mpt_t,
+    format: c_int,
+    buf: *mut c_char,
+    cap: usize,
+) -> isize {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        let json = match format {
+            _ if format == mpt_format::MPT_JSON as c_int => true,
+            _ if format == mpt_format::MPT_PROMETHEUS as c_int => false,
+            _ => return Err(Fail::invalid("format is neither MPT_JSON nor MPT_PROMETHEUS")),
+        };
+        let text = open.call(|endpoint| {
+            let snapshot = endpoint.snapshot();
+            Ok(if json { snapshot.to_json() } else { snapshot.to_prometheus() })
+        })?;
+        // SAFETY: a buffer as the header describes it.
+        unsafe { print(&text, buf, cap) }
+    })
+}
