@@ -4,6 +4,8 @@
 CARGO   ?= cargo
 PYTHON  ?= python3
 PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
 # 0 leaves the tests in network namespaces out, loudly.
 NETNS   ?= 1
@@ -17,22 +19,23 @@ TOOLS  := $(BUILD)/tools
 VENV   := $(BUILD)/venv
 PY     := $(BUILD)/python
 BIN    := $(BUILD)/release
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 NETTEST := bindings/cli/tests/netns
 BENCHES := mptunnel-core/benches
 
-.PHONY: help build demo test lint doc test-rust test-vectors test-instructions test-python wheel test-netns bench bench-baseline audit fmt install clean
+.PHONY: help build demo test lint doc test-rust test-vectors test-c test-instructions test-python wheel test-netns bench bench-baseline audit fmt header install clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
-build: ## build mpclient, mpserver and mptunnel, optimized, into target/release
+build: ## build the programs and libmptunnel, optimized, into target/release
 	$(CARGO) build --release --locked
 
 demo: build ## show the main job: a lossy world, a tunnel through it, a killed bridge and server
 	$(BIN)/mptunnel demo
 
-test: lint doc test-rust test-vectors test-instructions test-python test-netns ## everything that has to pass
+test: lint doc test-rust test-vectors test-c test-instructions test-python test-netns ## everything that has to pass
 	@echo "make test: all passed"
 
 lint: ## format and clippy, warnings are errors
@@ -109,6 +112,13 @@ test-netns:
 	@echo "NOT RUN: the tests in network namespaces (NETNS=$(NETNS))"
 endif
 
+test-c: build ## the C and C++ interface: compiled, linked and misused in every way
+	mptunnel-ffi/tests/c/setup
+	$(PYTHON) mptunnel-ffi/tests/c/run.py --target-dir $(BUILD)
+
+header: ## make include/mptunnel.h from the sources of mptunnel-ffi
+	MPTUNNEL_WRITE_HEADER=1 $(CARGO) test --locked -p mptunnel-ffi --test header
+
 audit: $(TOOLS)/bin/cargo-deny ## licences, sources and duplicates; advisories where their database can be reached
 	$(TOOLS)/bin/cargo-deny check bans licenses sources
 	$(TOOLS)/bin/cargo-deny check advisories || \
@@ -120,9 +130,23 @@ $(TOOLS)/bin/cargo-deny:
 fmt: ## format the sources
 	$(CARGO) fmt --all
 
-install: build ## install the programs below DESTDIR/PREFIX
-	install -d $(DESTDIR)$(PREFIX)/bin
+install: build ## install programs, library, headers, pkg-config and CMake files below DESTDIR/PREFIX
+	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(INCLUDEDIR) $(LIBDIR)/pkgconfig \
+	  $(LIBDIR)/cmake/mptunnel)
 	install -m 755 $(BIN)/mpclient $(BIN)/mpserver $(BIN)/mptunnel $(DESTDIR)$(PREFIX)/bin
+	install -m 644 include/mptunnel.h include/mptunnel.hpp $(DESTDIR)$(INCLUDEDIR)
+	install -m 755 $(BIN)/libmptunnel.so $(DESTDIR)$(LIBDIR)/libmptunnel.so.$(VERSION)
+	ln -sf libmptunnel.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmptunnel.so.0
+	ln -sf libmptunnel.so.0 $(DESTDIR)$(LIBDIR)/libmptunnel.so
+	install -m 644 $(BIN)/libmptunnel.a $(DESTDIR)$(LIBDIR)
+	$(call fill,mptunnel.pc,pkgconfig/mptunnel.pc)
+	$(call fill,mptunnelConfig.cmake,cmake/mptunnel/mptunnelConfig.cmake)
+	$(call fill,mptunnelConfigVersion.cmake,cmake/mptunnel/mptunnelConfigVersion.cmake)
+
+# From a template in mptunnel-ffi/install to a file below LIBDIR.
+fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \
+  -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|g' -e 's|@VERSION@|$(VERSION)|g' \
+  mptunnel-ffi/install/$(1).in > $(DESTDIR)$(LIBDIR)/$(2)
 
 clean: ## remove what was built
 	$(CARGO) clean
