@@ -90,7 +90,7 @@ bench: build ## speed beside what the machine allows, into mptunnel-core/benches
 PYTEST := $(abspath $(PY)/venv/bin/python) -m pytest -q -c $(abspath bindings/python/pyproject.toml)
 
 test-python: wheel ## the Python package, as the wheel that users install, in a venv of its own
-	$(CARGO) build --locked --workspace --examples --bins
+	$(CARGO) build --locked --workspace --lib --examples --bins
 	$(PY)/venv/bin/pip install --quiet --no-deps --force-reinstall $(PY)/wheels/*.whl
 	cd bindings/python/tests && $(PYTEST) $(PYTEST_ARGS)
 
