@@ -81,11 +81,17 @@ CRITERION := --warm-up-time 0.3 --measurement-time 1 --sample-size 30
 YARDSTICK := --out $(BENCHES)/RESULTS.md
 endif
 
-bench: build ## speed beside what the machine allows, into mptunnel-core/benches/RESULTS.md; QUICK=1 for a minute
+bench: build wheel ## speed beside what the machine allows, into mptunnel-core/benches/RESULTS.md; QUICK=1 for a minute
 	$(CARGO) build --release --locked --workspace --bins
 	rm -rf $(BUILD)/criterion
 	$(CARGO) bench --locked -p mptunnel-bench --features micro --bench micro -- --noplot $(CRITERION) >$(BUILD)/micro.log
-	$(BIN)/mptunnel-bench $(YARDSTICK) $(BENCH_ARGS)
+	$(PY)/venv/bin/pip install --quiet --no-deps --force-reinstall $(PY)/wheels/*.whl
+	$(CC) -O2 -Iinclude -o $(BUILD)/throughput mptunnel-ffi/tests/c/throughput.c $(BIN)/libmptunnel.a \
+	  -lpthread -ldl -lm
+	rm -f $(BUILD)/bench-psk && $(BIN)/mptunnel genpsk --output $(BUILD)/bench-psk
+	$(BIN)/mptunnel-bench $(YARDSTICK) \
+	  --external 'C, mpt_recvv=$(BUILD)/throughput $(BUILD)/bench-psk' \
+	  --external 'Python, recv_many=$(PY)/venv/bin/python bindings/python/bench.py --rate' $(BENCH_ARGS)
 
 PYTEST := $(abspath $(PY)/venv/bin/python) -m pytest -q -c $(abspath bindings/python/pyproject.toml)
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Measures the Python interface on loopback: prints one JSON object.
 
-    bench.py [--seconds S] [--size BYTES] [--batch N] [--paths N] [--rate]
+    bench.py [--seconds S] [--size BYTES] [--batch N] [--paths N] [--cipher WORD]
+             [--rate]
 
 `batch_datagrams_per_s`: what arrives through `send_many` in one process and `recv_many` in another.
 `send_datagrams_per_s`: single calls of `send` into a port that nobody reads, with an established
@@ -25,9 +26,9 @@ from multiprocessing.connection import Connection
 import mptunnel as mpt
 
 
-def serve(pipe: Connection, key: str) -> None:
+def serve(pipe: Connection, key: str, cipher: str) -> None:
     """Counts what arrives, in a process of its own, from the first datagram to the last."""
-    with mpt.listen("127.0.0.1:0", key=key, receive_queue="64MiB") as server:
+    with mpt.listen("127.0.0.1:0", key=key, cipher=cipher, receive_queue="64MiB") as server:
         pipe.send(server.addresses[0])
         count, first, last = 0, 0.0, 0.0
         while True:
@@ -43,15 +44,17 @@ def serve(pipe: Connection, key: str) -> None:
         pipe.send((count, last - first, server.stats.queue_dropped + server.stats.kernel_dropped))
 
 
-def batches(seconds: float, size: int, batch: int, paths: int) -> dict[str, float]:
+def batches(
+    seconds: float, size: int, batch: int, paths: int, cipher: str
+) -> dict[str, float]:
     """Through two endpoints in two processes."""
     key = mpt.genkey()
     here, there = multiprocessing.Pipe()
-    child = multiprocessing.get_context("spawn").Process(target=serve, args=(there, key))
+    child = multiprocessing.get_context("spawn").Process(target=serve, args=(there, key, cipher))
     child.start()
     datagrams = [bytes(size)] * batch
     names = [f"name=p{number}" for number in range(paths)]
-    with mpt.open("%s:%d" % here.recv(), key=key, paths=names) as tunnel:
+    with mpt.open("%s:%d" % here.recv(), key=key, cipher=cipher, paths=names) as tunnel:
         tunnel.wait_ready(5)
         while not all(path.state == "up" for path in tunnel.paths):
             time.sleep(0.01)
@@ -132,10 +135,13 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=1400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--paths", type=int, default=1)
+    parser.add_argument("--cipher", default="auto")
     parser.add_argument("--rate", action="store_true")
     options = parser.parse_args()
     found: dict[str, float] = {"size": options.size, "batch": options.batch}
-    found |= batches(options.seconds, options.size, options.batch, options.paths)
+    found |= batches(
+        options.seconds, options.size, options.batch, options.paths, options.cipher
+    )
     if options.rate:
         print(round(found["batch_datagrams_per_s"]))
         return 0

@@ -59,7 +59,7 @@ struct Options {
     )]
     only: Vec<Part>,
     /// NAME=COMMAND, another API of the library. The command is run with `--paths N --size N
-    /// --seconds N` behind it, does what `library.rs` does, and prints delivered datagrams per
+    /// --seconds N --cipher WORD` behind it, does what `library.rs` does, and prints delivered datagrams per
     /// second on its last line.
     #[arg(long)]
     external: Vec<String>,
@@ -236,7 +236,7 @@ fn library_rows(
                     if turn == 0 {
                         others.push(row(name, "Rust"));
                     }
-                    others[index].turns.push((other_api(command, load)?, ours));
+                    others[index].turns.push((other_api(command, load, cipher)?, ours));
                 }
             }
             rows.extend([by_handler, by_queue]);
@@ -254,10 +254,12 @@ fn whole(flood: Flood) -> Result<f64, String> {
     }
 }
 
-fn other_api(command: &str, load: Load) -> Result<f64, Box<dyn Error>> {
+fn other_api(command: &str, load: Load, cipher: Cipher) -> Result<f64, Box<dyn Error>> {
     let Load { size, paths, duration } = load;
     let seconds = duration.as_secs_f64();
-    let line = format!("{command} --paths {paths} --size {size} --seconds {seconds}");
+    let word = cipher.word();
+    let line =
+        format!("{command} --paths {paths} --size {size} --seconds {seconds} --cipher {word}");
     let output = Command::new("sh").args(["-c", &line]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let figure = text.lines().last().and_then(|line| line.trim().parse().ok());
