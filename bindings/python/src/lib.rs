@@ -29,7 +29,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _mptunnel {
     #[pymodule_export]
-    use crate::log::{log_fd, release_log, reset_log, secure_log, set_log_level, take_log};
+    use crate::log::{log_fd, reset_log, set_log_level, take_log};
     #[pymodule_export]
     use crate::options::{generate_key, option_table};
     #[pymodule_export]

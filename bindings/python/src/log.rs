@@ -7,19 +7,38 @@
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pyo3::prelude::*;
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::os::fd::{AsRawFd, RawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Lines kept for Python; more are dropped and counted. A line is logged when something changes,
 /// not for each packet, so this is minutes of a bad day.
 const MAX_LINES: usize = 1_024;
 
-/// The standard library's: it never hands the lock over to a thread that waits, as fair ones do.
-/// After a fork that would be one that the child does not have.
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { lines: VecDeque::new(), dropped: 0, bell: None });
+/// The queue that was made first. A child process may have a later one: see [`reset_log`].
+static FIRST: Generation = Generation::new();
+
+/// A queue, and the one that a child process uses in its place.
+struct Generation {
+    queue: Mutex<Queue>,
+    next: OnceLock<Box<Generation>>,
+}
+
+impl Generation {
+    const fn new() -> Self {
+        let queue = Queue { lines: VecDeque::new(), dropped: 0, bell: None };
+        Generation { queue: Mutex::new(queue), next: OnceLock::new() }
+    }
+
+    fn newest() -> &'static Generation {
+        let mut newest = &FIRST;
+        while let Some(next) = newest.next.get() {
+            newest = next;
+        }
+        newest
+    }
+}
 
 struct Queue {
     lines: VecDeque<Line>,
@@ -31,9 +50,11 @@ struct Queue {
 /// Seconds since 1970, level as in `logging`, target, message.
 type Line = (f64, u8, String, String);
 
+/// Held for a moment only, and never while Python code runs: who waits for it may hold the
+/// interpreter.
 fn queue() -> MutexGuard<'static, Queue> {
     // Nothing that could panic happens under the lock, but if it did, lines are lines.
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+    Generation::newest().queue.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Bridge;
@@ -113,30 +134,18 @@ pub(crate) fn take_log() -> (Vec<Line>, u64) {
     (queue.lines.drain(..).collect(), std::mem::take(&mut queue.dropped))
 }
 
-thread_local! {
-    /// The lock of the queue, while this thread forks.
-    static SECURED: RefCell<Option<MutexGuard<'static, Queue>>> = const { RefCell::new(None) };
-}
-
-/// Holds the queue while the process forks, so that the child does not inherit it locked by a
-/// thread that it does not have.
-#[pyfunction]
-pub(crate) fn secure_log() {
-    SECURED.set(Some(queue()));
-}
-
-/// In the parent, after the fork: ends `secure_log`.
-#[pyfunction]
-pub(crate) fn release_log() {
-    SECURED.set(None);
-}
-
-/// In the child, after the fork: an empty queue with a descriptor of its own.
+// Nothing is locked before the fork: hooks of others run between ours and the fork, and one that
+// lets another Python thread run would wait for ever if that thread came for the lock.
+/// In the child, after a fork: an empty queue with a descriptor of its own.
 #[pyfunction]
 pub(crate) fn reset_log() {
-    release_log();
-    let mut queue = queue();
-    queue.lines.clear();
-    queue.dropped = 0;
-    queue.bell = None;
+    let inherited = Generation::newest();
+    match inherited.queue.try_lock() {
+        Ok(mut queue) => *queue = Queue { lines: VecDeque::new(), dropped: 0, bell: None },
+        // Inherited locked by a thread that the child does not have. What it holds stays behind.
+        Err(_) => {
+            // Fails only if there is one already, which `newest` would have found.
+            let _ = inherited.next.set(Box::new(Generation::new()));
+        }
+    }
 }

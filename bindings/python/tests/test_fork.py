@@ -12,7 +12,7 @@ import warnings
 import pytest
 
 import mptunnel as mpt
-from conftest import ENOUGH, address
+from conftest import ENOUGH, address, run
 from test_misuse import SERVER_CALLS, TUNNEL_CALLS
 
 # Python warns of forking a process with threads, which is what is tested here.
@@ -137,6 +137,33 @@ def test_forking_while_the_library_logs_never_leaves_the_child_locked(key):
                 tunnel.close()
     finally:
         logger.setLevel(before)
+
+
+FORK_BETWEEN_HOOKS = """
+import os, threading
+
+def let_others_run():
+    if mptunnel_is_there:
+        thread = threading.Thread(target=mptunnel._logging.flush)
+        thread.start()
+        thread.join()
+
+mptunnel_is_there = False
+# What was registered first runs last, right before the fork.
+os.register_at_fork(before=let_others_run)
+import mptunnel
+mptunnel_is_there = True
+pid = os.fork()
+if pid == 0:
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+
+
+def test_other_threads_may_log_between_the_hooks_of_a_fork():
+    """Hooks of others are Python code, in which other threads take their turn."""
+    done = run("-W", "ignore::DeprecationWarning", "-c", FORK_BETWEEN_HOOKS)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def work(at, key, number):

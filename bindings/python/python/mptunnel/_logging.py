@@ -81,9 +81,5 @@ def _in_child() -> None:
     _thread = None
 
 
-os.register_at_fork(
-    before=_mptunnel.secure_log,
-    after_in_parent=_mptunnel.release_log,
-    after_in_child=_in_child,
-)
+os.register_at_fork(after_in_child=_in_child)
 atexit.register(flush)

@@ -15,9 +15,7 @@ __all__ = [
     "generate_key",
     "log_fd",
     "option_table",
-    "release_log",
     "reset_log",
-    "secure_log",
     "set_log_level",
     "take_log",
 ]
@@ -366,13 +364,5 @@ def take_log() -> tuple[list[tuple[float, int, str, str]], int]:
 def set_log_level(level: int) -> None:
     """Log lines from this level of `logging` on; the others cost nothing."""
 
-def secure_log() -> None:
-    """Holds the queue while the process forks, so that the child does not inherit it locked by a
-    thread that it does not have.
-    """
-
-def release_log() -> None:
-    """In the parent, after the fork: ends `secure_log`."""
-
 def reset_log() -> None:
-    """In the child, after the fork: an empty queue with a descriptor of its own."""
+    """In the child, after a fork: an empty queue with a descriptor of its own."""
