@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// of the device is full (`ENOBUFS`), of which `poll` knows nothing.
 const DEVICE_PAUSE: Duration = Duration::from_millis(1);
 
+/// After how long a sender looks again, whatever its sockets say: since its last attempt a path may
+/// have come, gone or got another socket, and the endpoint may have stopped.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Who waits for room at present.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
@@ -66,7 +70,8 @@ impl Room {
 }
 
 impl Patience<'_> {
-    /// Waits until one of `sockets` may have room. `false`: the time is over.
+    /// Waits until one of `sockets` may have room, or it is time to look which ones there are now.
+    /// `false`: the time is over.
     ///
     /// # Errors
     /// [`Error::Interrupted`], [`Error::Closed`]; [`Error::Io`] if descriptors have run out.
@@ -83,13 +88,13 @@ impl Patience<'_> {
         }
         let mut fds = vec![PollFd::readable(&*wake)];
         // Once they have disappointed, asking them again at once would be a busy loop.
-        let timeout = if std::mem::take(&mut self.had_room) {
-            Some(left.map_or(DEVICE_PAUSE, |left| left.min(DEVICE_PAUSE)))
+        let pause = if std::mem::take(&mut self.had_room) {
+            DEVICE_PAUSE
         } else {
             fds.extend(sockets.iter().map(|socket| PollFd::writable(&socket.as_fd())));
-            left
+            LOOK_AGAIN
         };
-        let outcome = poll(&mut fds, timeout);
+        let outcome = poll(&mut fds, Some(left.map_or(pause, |left| left.min(pause))));
         let mut state = self.room.state.lock();
         state.waiting.retain(|other| !Arc::ptr_eq(other, &wake));
         self.check(&state)?;
@@ -132,7 +137,12 @@ mod tests {
         let room = Room::default();
         let ((full_one, _keep), (here, there)) = (full(), full());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| room.patience(None).wait(&[&full_one, &here]).unwrap());
+            let waiting = scope.spawn(|| {
+                let mut patience = room.patience(None);
+                while !patience.had_room {
+                    assert!(patience.wait(&[&full_one, &here]).unwrap());
+                }
+            });
             while room.state.lock().waiting.is_empty() {
                 std::thread::yield_now();
             }
@@ -140,9 +150,26 @@ mod tests {
             there.set_nonblocking(true).unwrap();
             while there.recv(&mut [0; 1000]).is_ok() {}
 
-            assert!(waiting.join().unwrap());
+            waiting.join().unwrap();
         });
         assert!(room.state.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn who_waits_looks_again_even_if_no_socket_ever_has_room() {
+        let (looked, looks) = std::sync::mpsc::channel();
+        // Not scoped: one that waits for ever must not take the test with it.
+        std::thread::spawn(move || {
+            let (room, (here, _there)) = (Room::default(), full());
+            let none: [&UnixDatagram; 0] = [];
+            looked.send(room.patience(None).wait(&[&here]).unwrap()).unwrap();
+            // Those of the chosen paths were closed since the attempt.
+            looked.send(room.patience(None).wait(&none).unwrap()).unwrap();
+        });
+
+        for what in ["a full socket", "no socket"] {
+            assert_eq!(looks.recv_timeout(Duration::from_secs(10)), Ok(true), "{what}");
+        }
     }
 
     #[test]
@@ -160,12 +187,19 @@ mod tests {
     fn an_interruption_wakes_those_who_began_before_it_and_no_later_ones() {
         let (room, (here, _there)) = (Room::default(), full());
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| room.patience(None).wait(&[&here]));
+            let waiting = scope.spawn(|| {
+                let mut patience = room.patience(None);
+                loop {
+                    if let Err(error) = patience.wait(&[&here]) {
+                        break error;
+                    }
+                }
+            });
             while room.state.lock().waiting.is_empty() {
                 std::thread::yield_now();
             }
             room.interrupt();
-            assert!(matches!(waiting.join().unwrap(), Err(Error::Interrupted)));
+            assert!(matches!(waiting.join().unwrap(), Error::Interrupted));
         });
         // One that began before, and was busy sending when it happened.
         let mut early = room.patience(None);
