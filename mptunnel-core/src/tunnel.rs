@@ -445,9 +445,12 @@ impl Tunnel {
         self.usable()?;
         let mut specs = self.specs.lock();
         let mut spec = specs.get(&id).cloned().ok_or(Error::UnknownPath(id))?;
+        let before = spec.name.clone();
         spec.set_word(word, value).map_err(|error| Error::Config(error.to_string()))?;
         let name = spec.name.clone().unwrap_or_default();
-        if specs.iter().any(|(other, its)| *other != id && its.name == spec.name) {
+        // Paths may have had the same name from the start, which nobody chose if it is the default.
+        let renamed = spec.name != before;
+        if renamed && specs.iter().any(|(other, its)| *other != id && its.name == spec.name) {
             return Err(Error::Config(format!("another path has the name {name:?} already")));
         }
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or(Error::UnknownPath(id))?;
