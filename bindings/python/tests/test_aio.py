@@ -120,6 +120,30 @@ async def test_timeouts_are_those_of_the_blocking_calls(server, tunnel, peer):
 
 
 @aio_test
+async def test_a_timeout_is_a_number_of_seconds(server, tunnel, peer):
+    await server.send_to(b"is not taken", peer)
+    for wrong, kind in (
+        ("1", TypeError),
+        ([], TypeError),
+        (-1, ValueError),
+        (float("nan"), ValueError),
+    ):
+        for call in (
+            tunnel.recv(timeout=wrong),
+            tunnel.recv_many(timeout=wrong),
+            tunnel.send(b"x", timeout=wrong),
+            tunnel.send_many([b"x"], timeout=wrong),
+            tunnel.wait_ready(wrong),
+            tunnel.next_event(timeout=wrong),
+            server.recv_from(timeout=wrong),
+            server.wait_ready(wrong),
+        ):
+            with pytest.raises(kind, match="timeout"):
+                await call
+    assert await tunnel.recv(timeout=float("inf")) == b"is not taken"
+
+
+@aio_test
 async def test_a_cancelled_receive_has_taken_nothing(server, tunnel, peer):
     """Cancelled at every moment there is: before, while and after the datagram comes."""
     for number in range(300):

@@ -193,7 +193,20 @@ class _Endpoint:
             await asyncio.sleep(_FULL)
 
     def _limit(self, timeout: _Timeout) -> float | None:
-        return self._endpoint.gettimeout() if isinstance(timeout, EllipsisType) else timeout
+        """The timeout of a call, by the rules of the blocking calls."""
+        if isinstance(timeout, EllipsisType):
+            return self._endpoint.gettimeout()
+        if timeout is None:
+            return None
+        try:
+            # Not a number is not 0 or more either.
+            allowed = timeout >= 0
+        except TypeError:
+            kind = type(timeout).__name__
+            raise TypeError(f"timeout must be a number of seconds or None, not '{kind}'") from None
+        if not allowed:
+            raise ValueError(f"timeout = {timeout}: expected 0 or more seconds, or None")
+        return float(timeout)
 
     async def _wait(self, waiters: collections.deque[asyncio.Future[None]]) -> None:
         """Waits until something may have changed."""
