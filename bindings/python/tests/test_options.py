@@ -231,6 +231,12 @@ def test_an_address_that_is_none_says_what_is_expected(key, call, at, message):
     assert message in str(caught.value)
 
 
+def test_an_address_is_a_text_or_a_port(key):
+    for wrong in (None, ("127.0.0.1", 0), b"127.0.0.1:0", 4000.0, True):
+        with pytest.raises(TypeError, match="addr must be .* or a port, not '"):
+            mpt.listen(wrong, key=key)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

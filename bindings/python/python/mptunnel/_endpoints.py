@@ -112,6 +112,9 @@ class Server(_mptunnel.Server):
         **options: Unpack[ServerOptions],
     ) -> Self:
         """Listen for tunnels: see `mptunnel.listen`."""
+        if isinstance(addr, bool) or not isinstance(addr, str | int):
+            kind = type(addr).__name__
+            raise TypeError(f"addr must be a text such as '[::]:4000' or a port, not '{kind}'")
         pairs = _options.pairs("listen", options)
         _logging.start()
         self = super().__new__(cls, str(addr), pairs, _options.key_bytes(key), timeout)
