@@ -67,7 +67,7 @@ def test_genkey_prints_a_key_or_makes_a_file_that_is_private(tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     content = file.read_text()
     again = run("-m", "mptunnel", "genkey", "-o", file)
-    assert (again.returncode, again.stderr) == (1, "mptunnel: File exists\n")
+    assert (again.returncode, again.stderr) == (1, f"mptunnel: {file}: File exists\n")
     assert file.read_text() == content
     mpt.listen("127.0.0.1:0", key_file=file).close()
 
@@ -103,6 +103,16 @@ def test_misuse_of_the_commands_shows_the_usage():
         assert done.returncode == 2
         assert done.stderr.startswith("usage: python -m mptunnel")
     assert run("-m", "mptunnel", "--version").stdout == f"mptunnel {mpt.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "wrong"),
+    [("-t", "-1"), ("-t", "nan"), ("-i", "-1"), ("-i", "inf"), ("-i", "x"), ("-c", "-1")],
+)
+def test_a_number_that_makes_no_sense_shows_the_usage(flag, wrong, key_file):
+    done = run("-m", "mptunnel", "ping", "127.0.0.1:9", "-k", key_file, f"{flag}{wrong}")
+    assert done.returncode == 2
+    assert f"argument {flag}/--" in done.stderr and "expected" in done.stderr
 
 
 def test_ping_ends_with_ctrl_c(server, key_file):

@@ -2,6 +2,7 @@
 """python -m mptunnel: make a key, see whether a server answers and over which paths."""
 
 import argparse
+import math
 import os
 import sys
 import time
@@ -24,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"mptunnel: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mptunnel: {where}{error.strerror or error}", file=sys.stderr)
         return 1
 
 
@@ -44,10 +46,10 @@ def _parser() -> argparse.ArgumentParser:
     ping = commands.add_parser("ping", help="round trips over each path, line by line")
     _add_server(ping)
     ping.add_argument(
-        "-c", "--count", type=int, default=4, metavar="N", help="so many times, 0 for ever [4]"
+        "-c", "--count", type=_count, default=4, metavar="N", help="so many times, 0 for ever [4]"
     )
     ping.add_argument(
-        "-i", "--interval", type=float, default=1.0, metavar="S", help="seconds between [1]"
+        "-i", "--interval", type=_seconds, default=1.0, metavar="S", help="seconds between [1]"
     )
     ping.set_defaults(run=_ping)
 
@@ -64,8 +66,24 @@ def _add_server(parser: argparse.ArgumentParser) -> None:
         "-p", "--path", action="append", default=[], metavar="WORDS", help="such as if=wwan0"
     )
     parser.add_argument(
-        "-t", "--timeout", type=float, default=5.0, metavar="S", help="to connect, seconds [5]"
+        "-t", "--timeout", type=_seconds, default=5.0, metavar="S", help="to connect, seconds [5]"
     )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 0 or more")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected 0 or more seconds")
+    return seconds
 
 
 def _open(options: argparse.Namespace) -> mpt.Tunnel:
