@@ -134,6 +134,10 @@ pub(crate) fn send_all<'d>(
         if sent > 0 {
             taken += sent;
             rest.nth(sent - 1);
+            // Most calls end here: another turn would look everything up once more for nothing.
+            if rest.clone().next().is_none() {
+                return Ok(taken);
+            }
         }
         let Some(full) = full else { continue };
         if options.patience() == Some(Duration::ZERO) {
