@@ -14,6 +14,12 @@ use mptunnel_core::options::{
 
 use crate::log::Verbosity;
 
+/// Options that were given as flags.
+pub(crate) type Flags = Vec<(&'static str, String)>;
+
+/// What is wrong with a command line, for the command that reads it to tell with its usage.
+pub(crate) type Wrong = (ErrorKind, String);
+
 /// The command line of mpclient: `mpclient [LISTEN_PORT] CONFIG`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientArgs {
@@ -55,41 +61,49 @@ impl ClientArgs {
     {
         let mut command = client_command();
         let matches = command.try_get_matches_from_mut(args)?;
-        let mut flags = take_flags(&mut command, &matches, Place::ClientProgram)?;
-        let word = |id| matches.get_one::<PathBuf>(id);
+        let word = |id| matches.get_one::<PathBuf>(id).map(PathBuf::as_path);
+        take_flags(&matches, Place::ClientProgram)
+            .and_then(|flags| ClientArgs::of_words(word(LISTEN_PORT), word(CONFIG), flags))
+            .map(|args| ClientArgs { verbosity: verbosity(&matches), ..args })
+            .map_err(|(kind, message)| command.error(kind, message))
+    }
+
+    /// What the words and the checked flags of a command line ask for.
+    pub(crate) fn of_words(
+        listen: Option<&Path>,
+        config: Option<&Path>,
+        mut flags: Flags,
+    ) -> Result<ClientArgs, Wrong> {
         // The one word that is given is the file, whichever comes first in the usage line.
-        let (listen, config) = match (word(LISTEN_PORT), word(CONFIG)) {
+        let (listen, config) = match (listen, config) {
             (Some(listen), Some(config)) => (Some(listen.to_string_lossy()), config),
             (Some(port), None) if is_port(port) && !port.exists() => {
-                return Err(usage(
-                    &mut command,
+                return Err((
                     ErrorKind::MissingRequiredArgument,
                     format!("CONFIG is missing: {:?} is a port and not a file", port.display()),
                 ));
             }
             (Some(config), None) => (None, config),
             (None, _) => {
-                return Err(usage(
-                    &mut command,
+                return Err((
                     ErrorKind::MissingRequiredArgument,
-                    "CONFIG is missing: name a file with one path per line, HOST PORT",
+                    "CONFIG is missing: name a file with one path per line, HOST PORT".to_owned(),
                 ));
             }
         };
         if let Some(listen) = listen {
             if flags.iter().any(|(key, _)| *key == "listen") {
-                return Err(usage(
-                    &mut command,
+                return Err((
                     ErrorKind::ArgumentConflict,
-                    "LISTEN_PORT and --listen say the same: keep one of them",
+                    "LISTEN_PORT and --listen say the same: keep one of them".to_owned(),
                 ));
             }
-            Settings::default().set("listen", &listen).map_err(|error| {
-                usage(&mut command, ErrorKind::ValueValidation, argument(LISTEN_PORT, &error))
-            })?;
+            Settings::default()
+                .set("listen", &listen)
+                .map_err(|error| (ErrorKind::ValueValidation, argument(LISTEN_PORT, &error)))?;
             flags.push(("listen", listen.into_owned()));
         }
-        Ok(ClientArgs { config: config.clone(), flags, verbosity: verbosity(&matches) })
+        Ok(ClientArgs { config: config.to_owned(), flags, verbosity: Verbosity::Normal })
     }
 }
 
@@ -109,27 +123,33 @@ impl ServerArgs {
     {
         let mut command = server_command();
         let matches = command.try_get_matches_from_mut(args)?;
-        let flags = take_flags(&mut command, &matches, Place::ServerProgram)?;
         let word = |id| matches.get_one::<String>(id).expect("three arguments are required");
-        let mut wrong = |name: &str, cause: &dyn std::error::Error| {
-            usage(&mut command, ErrorKind::ValueValidation, format!("{name}: {cause}"))
+        let words = [LISTEN_PORT, TARGET_HOST, TARGET_PORT].map(|id| word(id).as_str());
+        let config = matches.get_one::<PathBuf>(CONFIG).cloned();
+        take_flags(&matches, Place::ServerProgram)
+            .and_then(|flags| ServerArgs::of_words(words, config, flags))
+            .map(|args| ServerArgs { verbosity: verbosity(&matches), ..args })
+            .map_err(|(kind, message)| command.error(kind, message))
+    }
+
+    /// What the words and the checked flags of a command line ask for.
+    pub(crate) fn of_words(
+        [listen, host, port]: [&str; 3],
+        config: Option<PathBuf>,
+        flags: Flags,
+    ) -> Result<ServerArgs, Wrong> {
+        let wrong = |name: &str, cause: &dyn std::error::Error| {
+            (ErrorKind::ValueValidation, format!("{name}: {cause}"))
         };
         let (listen_address, listen_port) =
-            parse_listen(word(LISTEN_PORT)).map_err(|error| wrong(LISTEN_PORT, &error))?;
-        let port = word(TARGET_PORT);
-        let joined = match word(TARGET_HOST) {
+            parse_listen(listen).map_err(|error| wrong(LISTEN_PORT, &error))?;
+        let joined = match host {
             host if host.contains(':') && !host.starts_with('[') => format!("[{host}]:{port}"),
             host => format!("{host}:{port}"),
         };
         let target = joined.parse().map_err(|error| wrong("TARGET_HOST TARGET_PORT", &error))?;
-        Ok(ServerArgs {
-            listen_address,
-            listen_port,
-            target,
-            config: matches.get_one::<PathBuf>(CONFIG).cloned(),
-            flags,
-            verbosity: verbosity(&matches),
-        })
+        let verbosity = Verbosity::Normal;
+        Ok(ServerArgs { listen_address, listen_port, target, config, flags, verbosity })
     }
 }
 
@@ -183,16 +203,6 @@ pub fn server_command() -> Command {
 
 /// What both programs have: the flags for logging, and one for each option that `place` has.
 fn base(name: &'static str, place: Place) -> Command {
-    let options = OPTIONS.iter().filter(|spec| spec.scope.covers(place)).map(|spec| {
-        Arg::new(spec.key)
-            .long(spec.key)
-            .value_name(spec.placeholder())
-            .help(help(spec))
-            .help_heading("Options, also as lines KEY = VALUE of the configuration file")
-            .hide_short_help(true)
-            // `--mtu -1` is a wrong value of --mtu, and not an unknown flag -1.
-            .allow_hyphen_values(true)
-    });
     Command::new(name)
         .version(env!("CARGO_PKG_VERSION"))
         .arg(
@@ -210,7 +220,22 @@ fn base(name: &'static str, place: Place) -> Command {
                 .action(ArgAction::Count)
                 .help("Log less: warnings and errors, and with -qq errors only"),
         )
-        .args(options)
+        .args(option_flags(&[place]))
+}
+
+/// A flag for each option that one of `places` has.
+pub(crate) fn option_flags(places: &[Place]) -> impl Iterator<Item = Arg> {
+    let covered = |spec: &&OptionSpec| places.iter().any(|place| spec.scope.covers(*place));
+    OPTIONS.iter().filter(covered).map(|spec| {
+        Arg::new(spec.key)
+            .long(spec.key)
+            .value_name(spec.placeholder())
+            .help(help(spec))
+            .help_heading("Options, also as lines KEY = VALUE of the configuration file")
+            .hide_short_help(true)
+            // `--mtu -1` is a wrong value of --mtu, and not an unknown flag -1.
+            .allow_hyphen_values(true)
+    })
 }
 
 /// The help of one flag: its meaning, form and default.
@@ -235,17 +260,12 @@ fn help(spec: &OptionSpec) -> String {
 
 /// The options that were given, checked against the table. They are checked here and not by clap,
 /// which would repeat a value that may be a secret in the wrong place.
-fn take_flags(
-    command: &mut Command,
-    matches: &ArgMatches,
-    place: Place,
-) -> Result<Vec<(&'static str, String)>, Error> {
-    let mut flags = Vec::new();
+pub(crate) fn take_flags(matches: &ArgMatches, place: Place) -> Result<Flags, Wrong> {
+    let mut flags = Flags::new();
     for spec in OPTIONS.iter().filter(|spec| spec.scope.covers(place)) {
         let Some(value) = matches.get_one::<String>(spec.key) else { continue };
         Settings::default().set(spec.key, value).map_err(|error| {
-            let name = format!("--{}", spec.key);
-            usage(command, ErrorKind::ValueValidation, argument(&name, &error))
+            (ErrorKind::ValueValidation, argument(&format!("--{}", spec.key), &error))
         })?;
         flags.push((spec.key, value.clone()));
     }
@@ -260,10 +280,6 @@ fn argument(name: &str, error: &OptionError) -> String {
         }
         other => format!("{name}: {other}"),
     }
-}
-
-fn usage(command: &mut Command, kind: ErrorKind, message: impl std::fmt::Display) -> Error {
-    command.error(kind, message)
 }
 
 fn verbosity(matches: &ArgMatches) -> Verbosity {

@@ -122,7 +122,7 @@ pub fn locate_for_server(
 }
 
 /// What logs call a shared key.
-fn key_id(key: &[u8; 32]) -> String {
+pub(crate) fn key_id(key: &[u8; 32]) -> String {
     let psk = Psk::new(*key).expect("a key that was just made is not all zero");
     KeySet::for_psk(&psk).key_id.iter().map(|byte| format!("{byte:02x}")).collect()
 }

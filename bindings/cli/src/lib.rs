@@ -10,6 +10,7 @@ pub mod client;
 pub mod config;
 mod counters;
 pub mod demo;
+pub mod doctor;
 pub mod exit;
 pub mod keygen;
 pub mod keys;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mptunnel_cli::bridge::{self, BridgeArgs};
 use mptunnel_cli::demo::{self, DemoArgs};
+use mptunnel_cli::doctor::{self, DoctorArgs};
 use mptunnel_cli::exit::{Exit, fail};
 use mptunnel_cli::keygen::{self, GenerateArgs, PublicKeyArgs};
 use mptunnel_cli::log::{self, Verbosity};
@@ -42,16 +43,22 @@ enum Command {
     Pubkey(PublicKeyArgs),
     Bridge(Box<BridgeArgs>),
     Demo(DemoArgs),
+    Doctor(Box<DoctorArgs>),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    log::init(Verbosity::Normal);
+    log::init(match cli.command {
+        // What the library has to say is among the findings.
+        Command::Doctor(_) => Verbosity::Errors,
+        _ => Verbosity::Normal,
+    });
     let keys = match cli.command {
         Command::Genpsk(args) | Command::Genkey(args) => keygen::generate(&args, io::stdout()),
         Command::Pubkey(args) => keygen::public_key(&args, io::stdin(), io::stdout()),
         Command::Bridge(args) => return bridge::run(*args),
         Command::Demo(args) => return demo::run(args),
+        Command::Doctor(args) => return doctor::run(&args),
     };
     match keys {
         Ok(()) => Exit::Success.into(),
@@ -71,7 +78,11 @@ Examples:
       mptunnel bridge --listen 4000 --to 127.0.0.1:2000 --loss 10%
 
   See what a tunnel does on bad paths, in ten seconds:
-      mptunnel demo";
+      mptunnel demo
+
+  Find out why a tunnel does not work, on either end, with the arguments that the program has:
+      mptunnel doctor client.conf
+      mptunnel doctor 2000 127.0.0.1 1194";
 
 const GENPSK_EXAMPLE: &str = "\
 Example:
