@@ -22,6 +22,7 @@ fn any_link(dice: &mut Rng) -> LinkConfig {
     let burst = Burst::gaps(0.02 * dice.f64(), 0.02 + dice.f64() * 0.5);
     LinkConfig {
         loss: share(dice, 0.3),
+        fades: None,
         burst: Some(burst).filter(|_| dice.chance(0.3)),
         delay: ms(dice, 300),
         jitter: ms(dice, 50),

@@ -190,6 +190,10 @@ impl DataPlane {
             }
         };
         let len = datagram.len();
+        let sampled = path.filter(|_| kind != Kind::Ctrl && session.arrivals.wants(header.pn));
+        if let Some(path) = sampled {
+            session.on_sampled(now, &header, path, datagram);
+        }
         let inner = match session.open(now, &header, datagram) {
             Ok(inner) => inner,
             Err(DropReason::Duplicate) => {
@@ -201,6 +205,9 @@ impl DataPlane {
             }
             Err(reason) => return Err(reason),
         };
+        if let Some(path) = sampled {
+            session.arrivals.on_first(now, header.pn, path);
+        }
         tally.new.add(len);
         tally.heard_us = now.as_micros();
         // The control side compares counters with what its peer tells.

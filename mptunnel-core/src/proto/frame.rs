@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The frames inside a CTRL packet: `type u8, len u8, body`, zero-padded.
 
+use super::arrivals::{Arrival, Report};
 use super::codec::{Reader, Writer};
 use super::drop::DropReason;
 use super::wire::{CTRL_INNER_MIN, MAX_PATHS};
@@ -39,6 +40,8 @@ pub enum Frame {
     },
     /// The server asks the client to rekey.
     RekeyRequest,
+    /// Which paths brought a sample of the datagrams.
+    Arrivals(Report),
 }
 
 /// CLOSE: finished, final.
@@ -133,12 +136,25 @@ impl FrameList {
                 &Writer::<4>::new().put(&code.to_le_bytes()).put(&flow.to_le_bytes()).done(),
             ),
             Frame::RekeyRequest => self.put(0x06, &[]),
+            Frame::Arrivals(report) => {
+                let arrivals = report.arrivals();
+                let count = u8::try_from(arrivals.len()).unwrap_or(0);
+                let len = count.saturating_mul(ARRIVAL_LEN).saturating_add(ARRIVALS_HEAD_LEN);
+                self.bytes.extend([0x11, len]);
+                self.bytes.extend(report.base.to_le_bytes());
+                self.bytes.extend([report.log2, report.span, count, 0]);
+                for arrival in arrivals {
+                    self.bytes.extend([arrival.step, arrival.first]);
+                    self.bytes.extend(arrival.lead.to_le_bytes());
+                    self.bytes.extend(arrival.paths.to_le_bytes());
+                }
+            }
         }
         self
     }
 
     fn put<const N: usize>(&mut self, code: u8, body: &[u8; N]) {
-        // Every body is a fixed array of at most 40 bytes.
+        // Every body that goes this way is a fixed array of at most 40 bytes.
         self.bytes.extend([code, u8::try_from(N).unwrap_or(u8::MAX)]);
         self.bytes.extend(body);
     }
@@ -163,10 +179,11 @@ pub fn parse(inner: &[u8]) -> Result<Vec<Frame>, DropReason> {
         }
         let len = r.u8().ok_or(DropReason::Malformed)?;
         let body = r.take(usize::from(len)).ok_or(DropReason::Malformed)?;
-        if matches!(code, 0x01..=0x06) {
+        if matches!(code, 0x01..=0x06 | 0x11) {
             let frame = parse_body(code, body).ok_or(DropReason::Malformed)?;
             // One packet speaks for one path: many PINGs in one would earn many paths' credit.
-            if code <= 0x04 && frames.iter().any(|f| discriminant(f) == discriminant(&frame)) {
+            let is_single = code <= 0x04 || code >= 0x10;
+            if is_single && frames.iter().any(|f| discriminant(f) == discriminant(&frame)) {
                 return Err(DropReason::Malformed);
             }
             frames.push(frame);
@@ -213,9 +230,29 @@ fn parse_body(code: u8, body: &[u8]) -> Option<Frame> {
         }
         (0x05, 4) => Some(Frame::Close { code: r.u16()?, flow: r.u16()? }),
         (0x06, 0) => Some(Frame::RekeyRequest),
+        (0x11, len) => parse_arrivals(len, &mut r).map(Frame::Arrivals),
         _ => None,
     }
 }
+
+fn parse_arrivals(len: usize, r: &mut Reader<'_>) -> Option<Report> {
+    let (base, log2, span, count) = (r.u64()?, r.u8()?, r.u8()?, r.u8()?);
+    r.skip(1)?;
+    let expected = count.checked_mul(ARRIVAL_LEN)?.checked_add(ARRIVALS_HEAD_LEN)?;
+    let sane = log2 < 64 && len == usize::from(expected);
+    let mut report = sane.then(|| Report::new(base, log2, span))?;
+    for _ in 0..count {
+        let (step, first) = (r.u8()?, path(r.u8()?)?);
+        if !report.push(Arrival { step, first, lead: r.u16()?, paths: r.u32()? }) {
+            return None;
+        }
+    }
+    Some(report)
+}
+
+/// Length of ARRIVALS without its numbers, and of each of them.
+const ARRIVALS_HEAD_LEN: u8 = 12;
+const ARRIVAL_LEN: u8 = 8;
 
 fn path(id: u8) -> Option<u8> {
     (usize::from(id) < MAX_PATHS).then_some(id)
@@ -225,7 +262,16 @@ fn path(id: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
-    const ALL: [Frame; 6] = [
+    fn all() -> Vec<Frame> {
+        let mut report = Report::new(1 << 40, 6, 200);
+        assert!(report.push(Arrival { step: 0, first: 3, lead: 500, paths: 0b1001 }));
+        assert!(report.push(Arrival { step: 200, first: 31, lead: u16::MAX, paths: 1 << 31 }));
+        let mut all = SIMPLE.to_vec();
+        all.push(Frame::Arrivals(report));
+        all
+    }
+
+    const SIMPLE: [Frame; 6] = [
         Frame::Ping(Ping {
             path: 31,
             flags: PING_BACKUP,
@@ -245,9 +291,9 @@ mod tests {
 
     #[test]
     fn every_frame_survives_the_wire() {
-        let inner = ALL.iter().fold(FrameList::new(), |list, frame| list.push(*frame)).finish();
+        let inner = all().iter().fold(FrameList::new(), |list, frame| list.push(*frame)).finish();
 
-        assert_eq!(parse(&inner).unwrap(), ALL);
+        assert_eq!(parse(&inner).unwrap(), all());
     }
 
     #[test]
@@ -258,14 +304,28 @@ mod tests {
     #[test]
     fn unknown_frames_are_passed_over_by_their_length() {
         let mut inner = vec![0x17, 3, 9, 9, 9];
-        inner.extend(FrameList::new().push(ALL[4]).finish());
+        inner.extend(FrameList::new().push(SIMPLE[4]).finish());
 
-        assert_eq!(parse(&inner).unwrap(), [ALL[4]]);
+        assert_eq!(parse(&inner).unwrap(), [SIMPLE[4]]);
+    }
+
+    #[test]
+    fn a_report_with_another_count_or_an_impossible_path_spoils_the_packet() {
+        let mut report = Report::new(64, 3, 1);
+        assert!(report.push(Arrival { step: 1, first: 2, lead: 0, paths: 0b100 }));
+        let good = FrameList::new().push(Frame::Arrivals(report)).finish();
+        assert_eq!(parse(&good).unwrap(), [Frame::Arrivals(report)]);
+
+        for (at, value) in [(1, 12), (1, 28), (2 + 8, 64), (2 + 10, 2), (2 + 13, 32)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert_eq!(parse(&bad), Err(DropReason::Malformed), "{at}");
+        }
     }
 
     #[test]
     fn a_frame_that_overruns_or_repeats_or_names_an_impossible_path_spoils_the_packet() {
-        let good = FrameList::new().push(ALL[2]).finish();
+        let good = FrameList::new().push(SIMPLE[2]).finish();
         let mut far = good.clone();
         far[2] = 32;
         let mut long = good.clone();
@@ -273,7 +333,7 @@ mod tests {
         let mut odd = good.clone();
         odd[1] = 11;
 
-        let twice = FrameList::new().push(ALL[2]).push(ALL[2]).finish();
+        let twice = FrameList::new().push(SIMPLE[2]).push(SIMPLE[2]).finish();
 
         for bad in [far, long, odd, twice, vec![0x05]] {
             assert_eq!(parse(&bad), Err(DropReason::Malformed), "{bad:02x?}");

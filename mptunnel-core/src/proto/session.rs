@@ -4,6 +4,7 @@
 //! Nothing in here waits for the control side. Senders share one atomic counter, receivers the
 //! window's own lock; keys and indices never change during a session's life.
 
+use super::arrivals::{Arrivals, SentLog};
 use super::budget::MemoryBudget;
 use super::crypto::{AeadKey, Cipher, Secret, UNIT, mac};
 use super::drop::DropReason;
@@ -132,6 +133,10 @@ pub struct Session {
     pub(super) rejoin: Mutex<Rejoiner>,
     /// From a source to a path slot.
     pub routes: RouteIndex,
+    /// Which paths brought a sample of what is received.
+    pub arrivals: Arrivals,
+    /// On which paths a sample of what is sent went.
+    pub sent: SentLog,
     paths: [PathCounters; MAX_PATHS],
     peer: OnceLock<(u64, u32)>,
     confirmed: AtomicBool,
@@ -185,6 +190,8 @@ impl Session {
                 setup.reassembly_shared,
             )),
             routes: RouteIndex::new(setup.route_seed),
+            arrivals: Arrivals::default(),
+            sent: SentLog::default(),
             paths: [const { PathCounters::new() }; MAX_PATHS],
             peer: OnceLock::new(),
             confirmed: AtomicBool::new(setup.confirmed),
@@ -418,6 +425,20 @@ impl Session {
         let ([flow_low, flow_high, kind, _], body) =
             plain.split_first_chunk::<DATA_HEAD_LEN>().ok_or(DropReason::Malformed)?;
         Ok(Inner::Data { flow: u16::from_le_bytes([*flow_low, *flow_high]), kind: *kind, body })
+    }
+
+    /// A DATA packet of the sample came on `path`. If it is a copy of one that came before, and on
+    /// another path, it is opened, so that nobody can make one path look like another; what is left
+    /// of it is for [`open`](Self::open), which drops it.
+    pub(super) fn on_sampled(&self, now: Time, header: &Header, path: u8, datagram: &mut [u8]) {
+        let is_copy = matches!(self.window.lock().ring.check(header.pn), Freshness::Seen);
+        if is_copy
+            && self.is_fresh(now)
+            && self.arrivals.wants_copy(header.pn, path)
+            && self.decrypt(header, datagram).is_some()
+        {
+            self.arrivals.on_copy(now, header.pn, path);
+        }
     }
 
     /// Marks the number of a rejoined datagram, so that it and a whole copy of it exclude each

@@ -143,6 +143,7 @@ impl SendView {
                 .seal_data(number, flow, KIND_WHOLE, &[], payload, room)
                 .map_err(refused)?;
             sink.commit(len, whole);
+            self.remember(number, whole);
         }
         if narrow != 0 {
             self.send_pieces(number, flow, payload, narrowest, narrow, sink)?;
@@ -173,8 +174,16 @@ impl SendView {
                 .seal_data(number, flow, KIND_FRAGMENT, &head, piece, room)
                 .map_err(refused)?;
             sink.commit(len, paths);
+            self.remember(number, paths);
         }
         Ok(())
+    }
+
+    /// The other end may tell which of these paths brought the packet.
+    fn remember(&self, number: u64, paths: u32) {
+        if self.session.sent.wants(number) {
+            self.session.sent.note(number, paths);
+        }
     }
 
     /// Notes that the application sends; `true` if that ends a pause, so that the paths should be

@@ -10,7 +10,7 @@ use std::num::NonZeroU64;
 use std::ops::AddAssign;
 use std::time::Duration;
 
-pub use config::{Burst, LinkConfig};
+pub use config::{Burst, Fades, LinkConfig};
 
 use super::rng::Rng;
 use super::schedule::Schedule;
@@ -183,7 +183,7 @@ impl<P: AsRef<[u8]> + AsMut<[u8]> + Clone> Link<P> {
             self.counters.lost_down += 1;
         } else if burst_loss {
             self.counters.lost_burst += 1;
-        } else if loss {
+        } else if loss || self.fades_at(left) {
             self.counters.lost_random += 1;
         } else {
             let copies = if duplicate { self.config.copies } else { 0 };
@@ -193,6 +193,14 @@ impl<P: AsRef<[u8]> + AsMut<[u8]> + Clone> Link<P> {
             }
             self.fly(left, packet);
         }
+    }
+
+    /// Whether everything is lost at this time.
+    fn fades_at(&self, at: Nanos) -> bool {
+        self.config.fades.is_some_and(|fades| {
+            let step = at / as_nanos(fades.length).max(1_000);
+            Rng::new(fades.seed.wrapping_add(step)).f64() < fades.share
+        })
     }
 
     /// Moves the state of the bursts, and says whether this packet is lost to them.
@@ -262,7 +270,7 @@ pub struct Counters {
     pub sent: u64,
     /// Packets, extra copies included, that came out.
     pub delivered: u64,
-    /// Lost by `loss`.
+    /// Lost by `loss` or `fades`.
     pub lost_random: u64,
     /// Lost by `burst`.
     pub lost_burst: u64,

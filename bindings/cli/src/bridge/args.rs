@@ -392,6 +392,7 @@ mod tests {
 
         let expected = LinkConfig {
             loss: 0.1,
+            fades: None,
             burst: Some(Burst { to_bad: 0.01, to_good: 0.5, loss_good: 0.0, loss_bad: 0.8 }),
             delay: Duration::from_millis(20),
             jitter: Duration::from_micros(2500),

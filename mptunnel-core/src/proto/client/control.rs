@@ -122,6 +122,9 @@ impl Client {
                 self.wanted.get_or_insert(Wanted::Rekey);
             }
             Frame::RekeyRequest => {}
+            Frame::Arrivals(report) => {
+                self.observed.get_or_insert_default().on_report(&session.sent, &report);
+            }
         }
     }
 
@@ -187,6 +190,7 @@ impl Client {
             self.send_ping(now, ping.path, frames);
             return;
         }
+        let frames = self.with_report(now, frames);
         self.send_ctrl(now, ping.path, frames);
     }
 
@@ -237,6 +241,7 @@ impl Client {
     }
 
     fn send_ping(&mut self, now: Time, slot: u8, frames: FrameList) {
+        let frames = self.with_report(now, frames);
         let Some(pn) = self.send_ctrl(now, slot, frames) else { return };
         let heard = self.heard();
         if let Some(path) = self.path_mut(slot) {
@@ -245,6 +250,15 @@ impl Client {
                 path.asked = Some((now, heard));
             }
         }
+    }
+
+    /// Adds what is to be told about the sample, if there is more than one path to tell apart.
+    fn with_report(&mut self, now: Time, frames: FrameList) -> FrameList {
+        let several = self.paths.iter().flatten().nth(1).is_some();
+        let session = self.current.as_ref().filter(|_| several);
+        let Some(report) = session.and_then(|s| s.arrivals.report(now)) else { return frames };
+        self.observed.get_or_insert_default().on_own_report(&report);
+        frames.push(Frame::Arrivals(report))
     }
 
     /// Seals and queues one CTRL packet on one path; its number, if there is a session and a socket.

@@ -24,6 +24,7 @@ mod handshake;
 mod paths;
 mod timers;
 
+use super::arrivals::Observed;
 use super::budget::MemoryBudget;
 use super::config::{ClientConfig, ClientKeys};
 use super::crypto::{self, KeySet, Secret, mac};
@@ -88,6 +89,8 @@ pub struct Client {
     /// An upper bound of the round trip, from the echo in RESP, until a PONG tells more.
     rtt_bound: Duration,
     log: ControlLog,
+    /// What a sample of the datagrams told about the paths.
+    observed: Option<Box<Observed>>,
     flows_closed: PerSecond,
     closes_heard: PerSecond,
     /// The server said goodbye for good; until then late datagrams are still delivered.
@@ -184,6 +187,7 @@ impl Client {
             told_silent: false,
             rtt_bound: Duration::ZERO,
             log: ControlLog::default(),
+            observed: None,
             flows_closed: PerSecond::default(),
             closes_heard: PerSecond::default(),
             finished_at: None,
@@ -207,6 +211,11 @@ impl Client {
     /// The session in use.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.current.as_ref()
+    }
+
+    /// What a sample of the datagrams told about the paths; `None` until there is any.
+    pub fn observed(&self) -> Option<&Observed> {
+        self.observed.as_deref()
     }
 
     /// What is known now.

@@ -184,6 +184,9 @@ impl Client {
         let gone = self.paths.get_mut(slot).and_then(Option::take);
         if let (Some(gone), Some(seq)) = (gone, self.slot_seq.get_mut(slot)) {
             *seq = gone.probe.seq();
+            if let Some(observed) = &mut self.observed {
+                observed.forget(gone.slot);
+            }
         }
         self.publish();
         self.drive(now);

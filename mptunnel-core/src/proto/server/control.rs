@@ -85,6 +85,11 @@ impl Server {
                     self.tell(ServerEvent::FlowClosed(id, flow));
                 }
             }
+            Frame::Arrivals(report) => {
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.observed.get_or_insert_default().on_report(&session.sent, &report);
+                }
+            }
             // A server gives challenges and asks for new keys; it does not take either.
             Frame::Challenge { .. } | Frame::RekeyRequest => {
                 self.plane.drops.count(DropReason::WrongDirection);
@@ -164,6 +169,7 @@ impl Server {
         } else {
             // To the proven address as well: whoever copies PINGs from elsewhere must not be able
             // to starve the client of answers (RFC 9000, section 9.3.3).
+            let frames = peer.with_report(now, frames);
             peer.send(now, ping.path, frames, out);
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! One client as the server sees it: its sessions, its paths, what senders may use.
 
+use super::super::arrivals::Observed;
 use super::super::event::{PeerId, Transmit};
 use super::super::frame::{Frame, FrameList};
 use super::super::limit::PerSecond;
@@ -50,6 +51,8 @@ pub struct Peer {
     pub(super) closes_heard: PerSecond,
     pub(super) intervals: Intervals,
     policy: Policy,
+    /// What a sample of the datagrams told about the paths.
+    pub(super) observed: Option<Box<Observed>>,
 }
 
 struct Previous {
@@ -85,7 +88,13 @@ impl Peer {
             closes_heard: PerSecond::default(),
             intervals,
             policy,
+            observed: None,
         }
+    }
+
+    /// What a sample of the datagrams told about the paths; `None` until there is any.
+    pub fn observed(&self) -> Option<&Observed> {
+        self.observed.as_deref()
     }
 
     /// The path slots that were ever heard, in the order of their numbers.
@@ -126,6 +135,7 @@ impl Peer {
             self.epoch = self.epoch.saturating_add(1);
             // Addresses and PING numbers of another process mean nothing.
             self.slots.clear();
+            self.observed = None;
             old.supersede();
             for previous in &self.previous {
                 previous.session.supersede();
@@ -311,10 +321,21 @@ impl Peer {
             // with every PING, until it was heard.
             frames = frames.push(Frame::RekeyRequest);
         }
+        let frames = self.with_report(now, frames);
         let pn = self.send(now, id, frames, out);
         if let (Some(pn), Some(slot)) = (pn, self.slots.get_mut(&id)) {
             slot.probe.sent_in(pn);
         }
+    }
+
+    /// Adds what is to be told about the sample, if there is more than one path to tell apart.
+    pub(super) fn with_report(&mut self, now: Time, frames: FrameList) -> FrameList {
+        let several = self.slots.len() > 1;
+        let Some(report) = self.current.arrivals.report(now).filter(|_| several) else {
+            return frames;
+        };
+        self.observed.get_or_insert_default().on_own_report(&report);
+        frames.push(Frame::Arrivals(report))
     }
 
     /// Publishes what senders may use, and what receivers attribute to which path.

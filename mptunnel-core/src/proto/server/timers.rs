@@ -72,7 +72,14 @@ impl Server {
         let mut silent = Vec::new();
         let mut changed = false;
         let before = peer.slots.len();
-        peer.slots.retain(|_, slot| now.since(slot.last_heard) < SLOT_LIFE);
+        let observed = &mut peer.observed;
+        peer.slots.retain(|id, slot| {
+            let stays = now.since(slot.last_heard) < SLOT_LIFE;
+            if let Some(observed) = observed.as_mut().filter(|_| !stays) {
+                observed.forget(*id);
+            }
+            stays
+        });
         changed |= peer.slots.len() != before;
         let active = peer.intervals.active;
         let mut challenges = Vec::new();

@@ -14,6 +14,8 @@ pub struct LinkConfig {
     pub loss: f64,
     /// Loss that comes in bursts, in addition to `loss`.
     pub burst: Option<Burst>,
+    /// Loss at certain times, in addition to both: links with the same fades lose together.
+    pub fades: Option<Fades>,
     /// Time on the way. Any duration; default 0.
     pub delay: Duration,
     /// Moves each packet's delay by a uniformly random amount in [-`jitter`, +`jitter`]; no delay
@@ -84,11 +86,24 @@ impl Burst {
     }
 }
 
+/// Short times in which a link loses everything, whatever passes it. They depend on the seed and on
+/// the time alone, so that two links may share them, as two modems in one tunnel do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fades {
+    /// Which times.
+    pub seed: u64,
+    /// How long each lasts, at least 1 µs.
+    pub length: Duration,
+    /// The share of the time, 0 to 1.
+    pub share: f64,
+}
+
 impl Default for LinkConfig {
     fn default() -> Self {
         LinkConfig {
             loss: 0.0,
             burst: None,
+            fades: None,
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             in_order: false,
