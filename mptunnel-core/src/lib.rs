@@ -26,6 +26,8 @@ mod hook;
 mod inbox;
 mod io;
 pub mod keyfile;
+#[doc(hidden)]
+pub mod legacy;
 pub mod log_context;
 pub mod options;
 #[doc(hidden)]

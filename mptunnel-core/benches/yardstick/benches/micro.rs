@@ -9,6 +9,7 @@ use criterion::{
 };
 use mptunnel_bench::hot::{Hot, Room};
 use mptunnel_bench::seal::{Cipher, Key, Window};
+use mptunnel_core::legacy::Keystream;
 use mptunnel_core::proto::budget::MemoryBudget;
 use mptunnel_core::proto::crypto::{self, AeadKey, Backend, SealingKey, Soft};
 use mptunnel_core::proto::replay::ReplayWindow;
@@ -212,5 +213,21 @@ fn whole(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(micro, ciphers, window, header, whole);
+/// The obfuscation of the classic mptunnel: by tables, and as `floor` shift by shift, as the classic
+/// programs have it. Here the floor is the slower one.
+fn keystream(criterion: &mut Criterion) {
+    for size in SIZES {
+        let mut packet = vec![0; size];
+        let mut group = group(criterion, &format!("classic keystream, floor bit by bit, {size} B"));
+        group.bench_function("ours", |b| {
+            b.iter(|| Keystream::new(black_box(0x6b8b_4567)).apply(&mut packet));
+        });
+        group.bench_function("floor", |b| {
+            b.iter(|| Keystream::new(black_box(0x6b8b_4567)).apply_bit_by_bit(&mut packet));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(micro, ciphers, window, header, whole, keystream);
 criterion_main!(micro);
