@@ -55,7 +55,7 @@ pub use proto::event::{PathId, PeerId};
 pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
 pub use snapshot::Snapshot;
-pub use stats::{PathInfo, PeerInfo, Quality, Stats};
+pub use stats::{OrderCounts, PathInfo, PeerInfo, Quality, Stats};
 use std::time::Duration;
 pub use tunnel::{Tunnel, TunnelBuilder, TunnelSender};
 

@@ -421,6 +421,7 @@ impl Server {
             drops: shared.plane.drops.snapshot(),
             unattributed: shared.plane.unattributed.load(Relaxed),
             queue_dropped: self.inbox.dropped(),
+            reorder: shared.plane.order.get(),
             events_dropped: self.inbox.events_dropped(),
             socket_errors: shared.socket_errors.load(Relaxed),
             kernel_dropped: sockets.map(|s| u64::from(s.receive_drops())).sum(),

@@ -226,6 +226,7 @@ fn common(settings: &Settings) -> Result<Common, Error> {
             Mode::Redundant => Policy::Redundant,
         },
         rekey_after: settings.rekey_interval,
+        reorder: settings.reorder,
         ..defaults
     })
 }

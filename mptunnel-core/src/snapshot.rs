@@ -48,6 +48,11 @@ impl Snapshot {
             "dropped": drops,
             "unattributed": self.stats.unattributed,
             "queue_dropped": self.stats.queue_dropped,
+            "reorder": {
+                "held": self.stats.reorder.held,
+                "given_up": self.stats.reorder.given_up,
+                "late": self.stats.reorder.late,
+            },
             "events_dropped": self.stats.events_dropped,
             "socket_errors": self.stats.socket_errors,
             "kernel_dropped": self.stats.kernel_dropped,
@@ -86,6 +91,9 @@ impl Snapshot {
                 stats.unattributed,
             ),
             ("queue_dropped", "Datagrams that the application did not fetch.", stats.queue_dropped),
+            ("reorder_held", "Datagrams that waited for an earlier one.", stats.reorder.held),
+            ("reorder_given_up", "Datagrams that waited in vain.", stats.reorder.given_up),
+            ("reorder_late", "Datagrams that came after their turn.", stats.reorder.late),
             ("events_dropped", "Events that the application did not fetch.", stats.events_dropped),
             ("socket_errors", "Errors that sockets reported.", stats.socket_errors),
             (
@@ -280,7 +288,7 @@ impl Exposition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Quality;
+    use crate::{OrderCounts, Quality};
 
     fn path(id: u32, name: &str) -> PathInfo {
         PathInfo {
@@ -314,6 +322,7 @@ mod tests {
             drops: vec![("duplicate", 5), ("too_old", 0)],
             unattributed: 1,
             queue_dropped: 2,
+            reorder: OrderCounts { held: 7, given_up: 2, late: 1 },
             events_dropped: 3,
             socket_errors: 4,
             kernel_dropped: 6,
@@ -341,6 +350,7 @@ mod tests {
         assert_eq!(client["role"], "client");
         assert_eq!(client["cipher"], "aes-256-gcm");
         assert_eq!(client["dropped"]["duplicate"], 5);
+        assert_eq!(client["reorder"]["given_up"], 2);
         assert_eq!(client["paths"][0]["name"], "a\"b\\c");
         assert_eq!(client["paths"][0]["rtt_us"], 1_500);
         assert_eq!(client["paths"][0]["last_rtt_us"], Value::Null);

@@ -2,6 +2,7 @@
 //! What can be seen of an endpoint. Counters are monotonic and never cleared by reading.
 
 use crate::proto::health::Health;
+pub use crate::proto::reorder::OrderCounts;
 use crate::proto::route::PathCounts;
 use crate::{PathId, PeerId};
 use std::net::SocketAddr;
@@ -118,6 +119,8 @@ pub struct Stats {
     pub unattributed: u64,
     /// Datagrams that the application did not fetch in time.
     pub queue_dropped: u64,
+    /// What became of datagrams that were to be put in order (option `reorder`).
+    pub reorder: OrderCounts,
     /// Events that the application did not fetch in time.
     pub events_dropped: u64,
     /// Errors that sockets reported.

@@ -551,6 +551,7 @@ impl Tunnel {
             drops: shared.plane.drops.snapshot(),
             unattributed: shared.plane.unattributed.load(Relaxed),
             queue_dropped: self.inbox.dropped(),
+            reorder: shared.plane.order.get(),
             events_dropped: self.inbox.events_dropped(),
             socket_errors: shared.socket_errors.load(Relaxed),
             kernel_dropped: sockets

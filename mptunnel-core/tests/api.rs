@@ -3,15 +3,18 @@
 
 #![allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     reason = "these tests wait for threads of the library, against a real clock and with a bound"
 )]
 
 use mptunnel_core::options::Role;
 use mptunnel_core::{
-    Config, Datagram, Endpoint, Error, Event, PathId, PeerId, SendOptions, Server, SocketHook,
-    Tunnel,
+    Config, Datagram, Endpoint, Error, Event, Handler, PathId, PeerId, SendOptions, Server,
+    SocketHook, Source, Tunnel,
 };
-use std::sync::{Arc, Mutex};
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 const KEY: [u8; 32] = [7; 32];
@@ -415,4 +418,125 @@ fn an_interruption_and_the_end_return_every_call_that_waits() {
             assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
         });
     }
+}
+
+/// A forwarder between one client and a server, which swallows the next packet with a datagram in
+/// a direction when it is told to.
+struct Forwarder {
+    port: u16,
+    swallow: Arc<[AtomicBool; 2]>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Forwarder {
+    fn to(server: u16) -> Self {
+        let bind = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (front, back) = (bind(), bind());
+        back.connect(("127.0.0.1", server)).unwrap();
+        let made = Forwarder {
+            port: front.local_addr().unwrap().port(),
+            swallow: Arc::default(),
+            stop: Arc::default(),
+        };
+        let client = Arc::new(Mutex::new(None));
+        for (way, from, to) in [(0, front.try_clone(), back.try_clone()), (1, Ok(back), Ok(front))]
+        {
+            let (from, to, client) = (from.unwrap(), to.unwrap(), client.clone());
+            let (swallow, stop) = (made.swallow.clone(), made.stop.clone());
+            from.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 2_048];
+                while !stop.load(Relaxed) {
+                    let Ok((len, source)) = from.recv_from(&mut buffer) else { continue };
+                    let is_data = matches!(buffer[0], 7 | 8);
+                    if is_data && swallow[way].swap(false, Relaxed) {
+                        continue;
+                    }
+                    // An end that has closed is no concern of this test.
+                    let _ = match way {
+                        0 => {
+                            *client.lock().unwrap() = Some(source);
+                            to.send(&buffer[..len])
+                        }
+                        _ => to.send_to(&buffer[..len], client.lock().unwrap().unwrap()),
+                    };
+                }
+            });
+        }
+        made
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        self.stop.store(true, Relaxed);
+    }
+}
+
+/// Tells what comes, and when, on the receive thread.
+struct Teller(mpsc::Sender<(Vec<u8>, Instant)>);
+
+impl Handler for Teller {
+    fn datagram(&mut self, _: &Source, bytes: &[u8]) {
+        self.0.send((bytes.to_vec(), Instant::now())).unwrap();
+    }
+}
+
+#[test]
+fn what_waits_for_a_lost_datagram_is_delivered_in_time_to_queue_and_handler() {
+    const HOLD: Duration = Duration::from_millis(300);
+    let (told, tells) = mpsc::channel();
+    let server = Server::builder()
+        .key(&KEY)
+        .option("reorder", "300ms")
+        .listen("127.0.0.1:0".parse().unwrap())
+        .handler(Teller(told))
+        .bind()
+        .unwrap();
+    let forwarder = Forwarder::to(server.local_addrs()[0].port());
+    let tunnel = Tunnel::builder()
+        .key(&KEY)
+        .option("reorder", "300")
+        .path(&format!("to=127.0.0.1:{}", forwarder.port))
+        .connect()
+        .unwrap();
+    tunnel.wait_ready(Some(SOON)).unwrap();
+    let mut buffer = [0; 64];
+    let heard = |n: u8| {
+        let (bytes, at) = tells.recv_timeout(SOON).unwrap();
+        assert_eq!(bytes, [n]);
+        at
+    };
+
+    // The handler at the server, whose thread sleeps in a read.
+    tunnel.send(&[1]).unwrap();
+    heard(1);
+    forwarder.swallow[0].store(true, Relaxed);
+    let start = Instant::now();
+    for n in 2..5 {
+        tunnel.send(&[n]).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(heard(3).duration_since(start) >= HOLD);
+    assert!(heard(4).duration_since(start) < HOLD + AT_ONCE);
+    wait_for(|| server.stats().reorder.given_up == 1);
+    assert_eq!((server.stats().reorder.held, server.stats().reorder.late), (2, 0));
+
+    // The queue at the client.
+    let peer = server.peers()[0].id;
+    server.send_to(&[1], peer).unwrap();
+    assert_eq!(tunnel.recv_timeout(&mut buffer, SOON).unwrap(), 1);
+    forwarder.swallow[1].store(true, Relaxed);
+    let start = Instant::now();
+    for n in 2..5 {
+        server.send_to(&[n], peer).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    tunnel.recv_timeout(&mut buffer, SOON).unwrap();
+    assert_eq!(buffer[0], 3);
+    assert!(start.elapsed() >= HOLD);
+    tunnel.recv_timeout(&mut buffer, SOON).unwrap();
+    assert_eq!(buffer[0], 4);
+    assert!(start.elapsed() < HOLD + AT_ONCE);
+    wait_for(|| tunnel.stats().reorder.given_up == 1);
 }

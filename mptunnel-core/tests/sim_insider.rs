@@ -238,7 +238,7 @@ fn unknown_kinds_and_endless_pieces_are_dropped_within_their_budget() {
         let session = session_of(&world, insider);
         let number = session.reserve().expect("the keys are good");
         let (kind, head, piece) = if dice.chance(0.1) {
-            (dice.range(2..256) as u8, Vec::new(), vec![0; 20])
+            (dice.range(2..128) as u8, Vec::new(), vec![0; 20])
         } else {
             // The first piece of a datagram that never gets another.
             let mut head = number.saturating_sub(1).to_le_bytes().to_vec();

@@ -308,6 +308,8 @@ def psk_mode(made, cookie):
     made["COOKIE"] = cookie_message(k_cookie, init, cookie)
     add_split(made, "", ChaCha20, keys)
     add_packets(made, "", "", ChaCha20, keys, k_mac1, k_mac1)
+    marked = struct.pack("<HBB", 0, 0x80 | 300 >> 8 << 1, 300 & 0xFF) + b"hello"
+    made["DATA_MARKED"] = packet(DATA, SERVER_INDEX, 3, ChaCha20, keys[0], marked)
     made["NOSESSION"] = no_session(made["CTRL"], token)
 
     accepted = resp_payload(0, AES, SERVER_INDEX, token)

@@ -14,6 +14,7 @@
 
 use super::clock;
 use super::fork::ForkGuard;
+use super::order::Delivery;
 use super::outgoing::{Outcome, Outgoing, Sockets};
 use super::paths::{PathJob, PathJobs};
 use super::recv::{RecvBatch, Wait};
@@ -112,6 +113,7 @@ impl ClientIo {
         sink: EventSink,
     ) -> Result<ClientIo, Error> {
         let io = |op: &'static str| move |source| Error::Io { op: op.to_owned(), source };
+        let hold = client.reorder();
         let shared = Arc::new(ClientShared {
             view: client.view(),
             control: Mutex::new(client),
@@ -132,7 +134,9 @@ impl ClientIo {
         });
         let running = ClientIo { shared, threads: Mutex::default() };
         let receiver = running.shared.clone();
-        running.spawn("mpt-receive", move || receive(&receiver, &mut *handler))?;
+        running.spawn("mpt-receive", move || {
+            receive(&receiver, Delivery::new(&mut *handler, &receiver.plane, hold));
+        })?;
         let timer = running.shared.clone();
         running.spawn("mpt-timer", move || keep_time(&timer))?;
         let opener = running.shared.clone();
@@ -455,7 +459,7 @@ impl Sockets for ClientSockets<'_> {
 }
 
 /// The thread that receives on all paths.
-fn receive(shared: &ClientShared, handler: &mut dyn Handler) {
+fn receive(shared: &ClientShared, mut out: Delivery<'_>) {
     let mut batch = RecvBatch::default();
     let mut last = LastSession::batching();
     loop {
@@ -471,15 +475,16 @@ fn receive(shared: &ClientShared, handler: &mut dyn Handler) {
             .collect();
         // Until the table changes: the wake-up is readable then.
         loop {
-            if let Err(error) = poll(&mut fds, None) {
+            if let Err(error) = poll(&mut fds, out.patience()) {
                 panic!("poll(2) on open descriptors does not fail: {error}");
             }
             let (woken, ready) = fds.split_first().expect("the wake-up is always there");
             for (path, fd) in open.iter().zip(ready) {
                 if fd.is_ready() {
-                    receive_from(shared, path, &mut batch, &mut last, handler);
+                    receive_from(shared, path, &mut batch, &mut last, &mut out);
                 }
             }
+            out.wake();
             if woken.is_ready() {
                 break;
             }
@@ -493,7 +498,7 @@ fn receive_from(
     path: &PathSocket,
     batch: &mut RecvBatch,
     last: &mut LastSession,
-    handler: &mut dyn Handler,
+    out: &mut Delivery<'_>,
 ) {
     let messages = match batch.recv(&path.socket, Wait::DontWait) {
         Ok(messages) => messages,
@@ -508,11 +513,11 @@ fn receive_from(
     for index in 0..messages {
         let mut message = batch.message(index);
         for datagram in message.segments() {
-            receive_one(shared, now, &route, path.path, datagram, last, handler);
+            receive_one(shared, now, &route, path.path, datagram, last, out);
         }
     }
     shared.plane.settle(last);
-    handler.batch_end();
+    out.batch_end(now);
 }
 
 fn receive_one(
@@ -522,13 +527,13 @@ fn receive_one(
     path: PathId,
     datagram: &mut [u8],
     last: &mut LastSession,
-    handler: &mut dyn Handler,
+    out: &mut Delivery<'_>,
 ) {
     match shared.plane.receive(now, route, datagram, last) {
-        Received::Data { flow, payload, .. } => {
+        Received::Data { session, flow, number, mark, payload, .. } => {
             let source =
                 Source { peer: PeerId(0), epoch: 0, flow, path: Some(path), superseded: false };
-            handler.datagram(&source, payload.bytes());
+            out.datagram(now, session, (number, mark), source, payload.bytes());
         }
         Received::Control { session, inner, .. } => {
             shared.with_control(|client, now| client.handle_control(now, session, route, inner));

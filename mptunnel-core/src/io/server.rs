@@ -7,6 +7,7 @@
 
 use super::clock;
 use super::fork::ForkGuard;
+use super::order::Delivery;
 use super::outgoing::{Outcome, Outgoing, Sockets};
 use super::paths::max_packet;
 use super::recv::{RecvBatch, Wait};
@@ -77,6 +78,7 @@ impl ServerIo {
         sink: EventSink,
     ) -> Result<ServerIo, Error> {
         let io = |op: &'static str| move |source| Error::Io { op: op.to_owned(), source };
+        let hold = server.reorder();
         let shared = Arc::new(ServerShared {
             control: Mutex::new(server),
             plane,
@@ -96,7 +98,9 @@ impl ServerIo {
         for (number, mut handler) in handlers.into_iter().enumerate() {
             let receiver = running.shared.clone();
             let name = thread::numbered("mpt-receive", number);
-            running.spawn(&name, move || receive(&receiver, number, &mut *handler))?;
+            running.spawn(&name, move || {
+                receive(&receiver, number, Delivery::new(&mut *handler, &receiver.plane, hold));
+            })?;
         }
         let timer = running.shared.clone();
         running.spawn("mpt-timer", move || {
@@ -376,14 +380,22 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 /// A thread that receives: from all clients, or from those whose datagrams the kernel gives to its
 /// sockets if there are several threads.
-fn receive(shared: &ServerShared, number: usize, handler: &mut dyn Handler) {
+fn receive(shared: &ServerShared, number: usize, mut out: Delivery<'_>) {
     let sockets: Vec<&UdpSocket> = shared.listeners.iter().map(|group| &group[number]).collect();
     let mut batch = RecvBatch::default();
     let mut last = LastSession::batching();
     if let [socket] = &sockets[..] {
         // One socket: the read itself waits, which saves a call of poll(2) per wake-up.
         while !shared.stopping.load(Relaxed) {
-            receive_from(shared, 0, socket, Wait::First, &mut batch, &mut last, handler);
+            let wait = match out.patience() {
+                None => Wait::First,
+                Some(patience) => {
+                    wait_for(&mut [PollFd::readable(*socket)], Some(patience));
+                    Wait::DontWait
+                }
+            };
+            receive_from(shared, 0, socket, wait, &mut batch, &mut last, &mut out);
+            out.wake();
         }
         return;
     }
@@ -391,9 +403,7 @@ fn receive(shared: &ServerShared, number: usize, handler: &mut dyn Handler) {
         .chain(sockets.iter().map(|socket| PollFd::readable(*socket)))
         .collect();
     loop {
-        if let Err(error) = poll(&mut fds, None) {
-            panic!("poll(2) on open descriptors does not fail: {error}");
-        }
+        wait_for(&mut fds, out.patience());
         // The only thing that wakes a server is its end.
         if shared.stopping.load(Relaxed) {
             return;
@@ -401,9 +411,16 @@ fn receive(shared: &ServerShared, number: usize, handler: &mut dyn Handler) {
         for (number, socket) in (0u32..).zip(&sockets) {
             if fds[number as usize + 1].is_ready() {
                 let wait = Wait::DontWait;
-                receive_from(shared, number, socket, wait, &mut batch, &mut last, handler);
+                receive_from(shared, number, socket, wait, &mut batch, &mut last, &mut out);
             }
         }
+        out.wake();
+    }
+}
+
+fn wait_for(fds: &mut [PollFd], patience: Option<Duration>) {
+    if let Err(error) = poll(fds, patience) {
+        panic!("poll(2) on open descriptors does not fail: {error}");
     }
 }
 
@@ -414,7 +431,7 @@ fn receive_from(
     wait: Wait,
     batch: &mut RecvBatch,
     last: &mut LastSession,
-    handler: &mut dyn Handler,
+    out: &mut Delivery<'_>,
 ) {
     let Ok(messages) = batch.recv(socket, wait) else {
         shared.socket_errors.fetch_add(1, Relaxed);
@@ -428,11 +445,11 @@ fn receive_from(
         let mut message = batch.message(index);
         let route = Route { socket: number, remote: message.remote, local: message.local_ip };
         for datagram in message.segments() {
-            receive_one(shared, now, &route, datagram, last, handler);
+            receive_one(shared, now, &route, datagram, last, out);
         }
     }
     shared.plane.settle(last);
-    handler.batch_end();
+    out.batch_end(now);
 }
 
 fn receive_one(
@@ -441,10 +458,10 @@ fn receive_one(
     route: &Route,
     datagram: &mut [u8],
     last: &mut LastSession,
-    handler: &mut dyn Handler,
+    out: &mut Delivery<'_>,
 ) {
     match shared.plane.receive(now, route, datagram, last) {
-        Received::Data { session, flow, payload, path } => {
+        Received::Data { session, flow, path, number, mark, payload } => {
             // The first packet under new keys: only now is the session the peer's.
             let known = session.is_confirmed()
                 || shared.with_control(|server, now| server.promote(now, session));
@@ -456,7 +473,7 @@ fn receive_one(
                     path: path.map(PathId::of_slot),
                     superseded: session.is_superseded(),
                 };
-                handler.datagram(&source, payload.bytes());
+                out.datagram(now, session, (number, mark), source, payload.bytes());
             }
         }
         Received::Control { session, inner, len } => {

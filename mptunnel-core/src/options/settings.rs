@@ -55,6 +55,8 @@ pub struct Settings {
     pub max_payload: u16,
     /// `mtu`, bytes; 0 = find out
     pub mtu: u16,
+    /// `reorder`; zero = off
+    pub reorder: Duration,
     /// `reassembly-memory`, bytes
     pub reassembly_memory: u64,
     /// `sessions`
@@ -106,6 +108,7 @@ impl Default for Settings {
             window_memory: 64 << 20,
             max_payload: 65_507,
             mtu: 0,
+            reorder: Duration::ZERO,
             reassembly_memory: 1 << 20,
             sessions: 4096,
             session_timeout: Duration::from_secs(180),

@@ -227,6 +227,18 @@ pub static OPTIONS: &[OptionSpec] = &[
         put: |s, v| s.mtu = v.number(),
     },
     OptionSpec {
+        key: "reorder",
+        kind: Kind::Duration,
+        unit: Unit::Milliseconds,
+        range: Some(Range::or_zero(1, 1_000, "off")),
+        default: Some("0s"),
+        help: "how long a received datagram waits for those before it, to keep the order; 0 = off",
+        live: false,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Duration(s.reorder)),
+        put: |s, v| s.reorder = v.duration(),
+    },
+    OptionSpec {
         key: "reassembly-memory",
         kind: Kind::Size,
         unit: Unit::Bytes,

@@ -36,6 +36,7 @@ impl Value {
                 let in_range = spec.range.is_none_or(|range| {
                     (Duration::from_millis(range.min)..=Duration::from_millis(range.max))
                         .contains(&duration)
+                        || (duration.is_zero() && range.contains(0))
                 });
                 in_range.then_some(Value::Duration(duration))
             }

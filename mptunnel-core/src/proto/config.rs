@@ -4,7 +4,7 @@
 use super::crypto::{Cipher, Psk, PublicKey, StaticSecret};
 use super::probe::Intervals;
 use super::sched::Policy;
-use super::wire::{CipherOffer, MAX_DATAGRAM};
+use super::wire::{CipherOffer, FEATURE_CLEAR, FEATURE_ORDER, MAX_DATAGRAM};
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -60,6 +60,8 @@ pub struct Common {
     pub previous_sessions: usize,
     /// Age at which the client makes new keys; 120 s unless the server says otherwise.
     pub rekey_after: Duration,
+    /// How long a datagram waits for those before it in its flow; zero: no order.
+    pub reorder: Duration,
 }
 
 impl Default for Common {
@@ -79,11 +81,19 @@ impl Default for Common {
             policy: Policy::Redundant,
             previous_sessions: 4,
             rekey_after: Duration::from_secs(120),
+            reorder: Duration::ZERO,
         }
     }
 }
 
 impl Common {
+    /// What this end says in a handshake beside its cipher.
+    pub fn features(&self) -> u32 {
+        let clear = if self.clear { FEATURE_CLEAR } else { 0 };
+        let order = if self.reorder.is_zero() { 0 } else { FEATURE_ORDER };
+        clear | order
+    }
+
     /// What this end says of its cipher in a handshake. A build without AES never offers it.
     pub fn cipher_offer(&self) -> CipherOffer {
         match self.cipher {

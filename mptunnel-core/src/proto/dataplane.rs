@@ -2,7 +2,8 @@
 //! From a received datagram to what has to be done with it, without the control side.
 
 use super::drop::{DropCounters, DropReason};
-use super::fragment::{KIND_FRAGMENT, KIND_WHOLE};
+use super::fragment::{KIND_FRAGMENT, KIND_WHOLE, Rejoined};
+use super::reorder::OrderCounters;
 use super::replay::Freshness;
 use super::route::{Route, Run};
 use super::session::{Inner, Session};
@@ -25,6 +26,8 @@ pub struct DataPlane {
     pub drops: DropCounters,
     /// Packets whose source is no path's active address, so that no path can be credited.
     pub unattributed: AtomicU64,
+    /// What became of datagrams that were to be put in order.
+    pub order: OrderCounters,
 }
 
 /// The session of the previous packet: most batches need the table once. One for each receiver.
@@ -65,6 +68,10 @@ pub enum Received<'a> {
         flow: u16,
         /// On which path slot it came, if its source is one's active address.
         path: Option<u8>,
+        /// Its number, which is later than those of all that were sent before it.
+        number: u64,
+        /// Its place among the datagrams of its flow; 0 if the sender does not count them.
+        mark: u16,
         /// The datagram.
         payload: Payload<'a>,
     },
@@ -218,19 +225,21 @@ impl DataPlane {
         match inner {
             Inner::Ctrl(inner) => Ok(Received::Control { session, inner, len }),
             Inner::Data { flow: FLOW_ALL, .. } => Err(DropReason::Malformed),
-            Inner::Data { flow, kind: KIND_WHOLE, body } => {
+            Inner::Data { flow, kind: KIND_WHOLE, mark, body } => {
                 earn();
                 session.on_data(now);
-                Ok(Received::Data { session, flow, path, payload: Payload::InPlace(body) })
+                let (number, payload) = (header.pn, Payload::InPlace(body));
+                Ok(Received::Data { session, flow, path, number, mark, payload })
             }
-            Inner::Data { flow, kind: KIND_FRAGMENT, body } => {
+            Inner::Data { flow, kind: KIND_FRAGMENT, mark, body } => {
                 session.on_data(now);
                 let done = rejoin(session, now, flow, header.pn, body)?;
                 earn();
                 let Some(done) = done else {
                     return Ok(Received::Stored);
                 };
-                Ok(Received::Data { session, flow, path, payload: Payload::Rejoined(done) })
+                let (number, payload) = (done.whole, Payload::Rejoined(done.bytes));
+                Ok(Received::Data { session, flow, path, number, mark, payload })
             }
             Inner::Data { .. } => Err(DropReason::UnknownKind),
         }
@@ -281,7 +290,7 @@ fn rejoin(
     flow: u16,
     pn: u64,
     body: &[u8],
-) -> Result<Option<Vec<u8>>, DropReason> {
+) -> Result<Option<Rejoined>, DropReason> {
     let whole = body.first_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
     // The number of the whole is taken before those of its pieces.
     if whole.is_none_or(|whole| whole >= pn) {
@@ -294,7 +303,7 @@ fn rejoin(
         return Ok(None);
     };
     match session.accept(now, done.whole) {
-        Freshness::New => Ok(Some(done.bytes)),
+        Freshness::New => Ok(Some(done)),
         Freshness::Seen => Err(DropReason::Duplicate),
         Freshness::TooOld => Err(DropReason::TooOld),
     }

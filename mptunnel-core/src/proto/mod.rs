@@ -37,6 +37,7 @@ pub mod frame;
 pub mod health;
 pub mod limit;
 pub mod probe;
+pub mod reorder;
 pub mod replay;
 pub mod route;
 pub mod sched;

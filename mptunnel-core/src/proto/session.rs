@@ -10,6 +10,7 @@ use super::crypto::{AeadKey, Cipher, Secret, UNIT, mac};
 use super::drop::DropReason;
 use super::fragment::Rejoiner;
 use super::num::widen;
+use super::reorder::{Era, MARKS, Marker};
 use super::replay::{Freshness, ReplayWindow};
 use super::route::{PathCounters, RouteIndex};
 use super::time::Time;
@@ -113,6 +114,8 @@ pub struct SessionSetup {
     pub route_seed: u64,
     /// Whether a packet under these keys has been seen, or need not be.
     pub confirmed: bool,
+    /// Whether the peer puts datagrams in order, and so wants them marked.
+    pub marks: bool,
 }
 
 /// One session. Shared by senders, receivers and the control side; everything here is `&self`.
@@ -128,6 +131,8 @@ pub struct Session {
     token: [u8; 16],
     max_payload: usize,
     numbers: PacketNumbers,
+    /// Boxed: most peers ask for no marks.
+    marker: Option<Box<Marker>>,
     window: Mutex<Window>,
     /// Pieces of datagrams that did not fit a path.
     pub(super) rejoin: Mutex<Rejoiner>,
@@ -163,10 +168,48 @@ pub enum Inner<'a> {
         flow: u16,
         /// Whole or a fragment.
         kind: u8,
+        /// The place among the datagrams of its flow; 0 if the sender does not count them.
+        mark: u16,
         /// What follows the inner header.
         body: &'a [u8],
     },
 }
+
+/// The head of what DATA holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DataHead {
+    /// Which application.
+    pub flow: u16,
+    /// Whole or a fragment.
+    pub kind: u8,
+    /// 1 to [`MARKS`], or 0 for none.
+    pub mark: u16,
+}
+
+/// In the byte of the kind: a mark is there, of which bits 1 to 6 are the upper six.
+const MARKED: u8 = 0x80;
+
+impl DataHead {
+    fn encode(self) -> [u8; DATA_HEAD_LEN] {
+        let [flow_low, flow_high] = self.flow.to_le_bytes();
+        if self.mark == 0 {
+            return [flow_low, flow_high, self.kind, 0];
+        }
+        let [low, high] = self.mark.to_le_bytes();
+        [flow_low, flow_high, MARKED | (high & 0x3f) << 1 | (self.kind & 1), low]
+    }
+
+    fn decode([flow_low, flow_high, kind, low]: &[u8; DATA_HEAD_LEN]) -> Self {
+        let flow = u16::from_le_bytes([*flow_low, *flow_high]);
+        if kind & MARKED == 0 {
+            return DataHead { flow, kind: *kind, mark: 0 };
+        }
+        let mark = u16::from_le_bytes([*low, (kind >> 1) & 0x3f]);
+        DataHead { flow, kind: kind & 1, mark }
+    }
+}
+
+const _: () = assert!(MARKS == 0x3fff);
 
 impl Session {
     /// A session from a finished handshake.
@@ -183,6 +226,7 @@ impl Session {
             token: setup.token,
             max_payload: setup.max_payload,
             numbers: PacketNumbers::starting_at(0, setup.cipher),
+            marker: setup.marks.then(Box::default),
             window: Mutex::new(Window { ring: setup.window, sample_second: 0, samples: 0 }),
             rejoin: Mutex::new(Rejoiner::new(
                 setup.max_payload,
@@ -308,13 +352,38 @@ impl Session {
         self.numbers.take()
     }
 
-    /// Seals one DATA or DATA_CLEAR packet into `out`, whose length must be exactly
+    /// Takes the number of a datagram, and its mark if the peer wants one, else 0.
+    pub fn reserve_marked(&self, flow: u16) -> Option<(u64, u16)> {
+        match &self.marker {
+            None => Some((self.numbers.take()?, 0)),
+            Some(marker) => marker.take(&self.numbers, flow),
+        }
+    }
+
+    /// How these keys stand to those before and after them.
+    pub fn era(&self) -> Era {
+        Era(self.born, self.local_index)
+    }
+
+    /// Seals one DATA or DATA_CLEAR packet without a mark into `out`, whose length must be exactly
     /// `DATA_OVERHEAD + extra.len() + payload.len()`.
     pub fn seal_data(
         &self,
         pn: u64,
         flow: u16,
         kind: u8,
+        extra: &[u8],
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<(), SealError> {
+        self.seal_with_head(pn, DataHead { flow, kind, mark: 0 }, extra, payload, out)
+    }
+
+    /// As [`seal_data`](Self::seal_data), with a mark.
+    pub fn seal_with_head(
+        &self,
+        pn: u64,
+        data: DataHead,
         extra: &[u8],
         payload: &[u8],
         out: &mut [u8],
@@ -331,8 +400,7 @@ impl Session {
             return Err(SealError::BadRoom);
         }
         *head = header;
-        let [flow_low, flow_high] = flow.to_le_bytes();
-        *inner_head = [flow_low, flow_high, kind, 0];
+        *inner_head = data.encode();
         extra_room.copy_from_slice(extra);
         room.copy_from_slice(payload);
         *tag = match &self.clear {
@@ -422,9 +490,10 @@ impl Session {
         if header.kind == Kind::Ctrl {
             return Ok(Inner::Ctrl(plain));
         }
-        let ([flow_low, flow_high, kind, _], body) =
+        let (head, body) =
             plain.split_first_chunk::<DATA_HEAD_LEN>().ok_or(DropReason::Malformed)?;
-        Ok(Inner::Data { flow: u16::from_le_bytes([*flow_low, *flow_high]), kind: *kind, body })
+        let DataHead { flow, kind, mark } = DataHead::decode(head);
+        Ok(Inner::Data { flow, kind, mark, body })
     }
 
     /// A DATA packet of the sample came on `path`. If it is a copy of one that came before, and on
@@ -569,6 +638,7 @@ mod tests {
             reassembly_shared: Arc::new(MemoryBudget::new(1 << 20)),
             route_seed: 1,
             confirmed: true,
+            marks: false,
         })
     }
 
@@ -583,7 +653,7 @@ mod tests {
         let kind = Kind::of(packet)?;
         let header = Header::decode(kind, packet).unwrap();
         match at.open(now, &header, packet)? {
-            Inner::Data { flow: 7, kind: 0, body } => Ok(body.to_vec()),
+            Inner::Data { flow: 7, kind: 0, mark: 0, body } => Ok(body.to_vec()),
             other => panic!("{other:?}"),
         }
     }
@@ -656,6 +726,22 @@ mod tests {
             client.seal_ctrl(NOW + REJECT_AFTER, vec![0; 64]).unwrap_err(),
             SealError::Exhausted
         );
+    }
+
+    #[test]
+    fn a_mark_travels_in_the_head_and_needs_no_room() {
+        let (client, server) = (end(1, 2, false), end(2, 1, false));
+        for (kind, mark) in [(0, 0), (1, 0), (9, 0), (0, 1), (1, 255), (1, 256), (0, MARKS)] {
+            let head = DataHead { flow: 0xa5fe, kind, mark };
+            let mut packet = vec![0; 37];
+            let pn = client.reserve().unwrap();
+            client.seal_with_head(pn, head, &[], b"x", &mut packet).unwrap();
+            let header = Header::decode(Kind::Data, &packet).unwrap();
+
+            let opened = server.open(NOW, &header, &mut packet).unwrap();
+
+            assert_eq!(opened, Inner::Data { flow: 0xa5fe, kind, mark, body: b"x" });
+        }
     }
 
     #[test]

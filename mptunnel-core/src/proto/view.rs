@@ -8,7 +8,7 @@
 use super::fragment::{Cut, FragmentHead, KIND_FRAGMENT, KIND_WHOLE};
 use super::num::path_bit;
 use super::route::Route;
-use super::session::{SealError, Session};
+use super::session::{DataHead, SealError, Session};
 use super::time::Time;
 use super::wire::{DATA_OVERHEAD, FRAGMENT_OVERHEAD, MAX_DATAGRAM};
 use parking_lot::RwLock;
@@ -136,17 +136,17 @@ impl SendView {
         if whole | narrow == 0 {
             return Err(SendRefused::NoPath);
         }
-        let number = self.session.reserve().ok_or(SendRefused::NoSession)?;
+        let (number, mark) = self.session.reserve_marked(flow).ok_or(SendRefused::NoSession)?;
         if whole != 0 {
             let room = sink.room(len);
-            self.session
-                .seal_data(number, flow, KIND_WHOLE, &[], payload, room)
-                .map_err(refused)?;
+            let head = DataHead { flow, kind: KIND_WHOLE, mark };
+            self.session.seal_with_head(number, head, &[], payload, room).map_err(refused)?;
             sink.commit(len, whole);
             self.remember(number, whole);
         }
         if narrow != 0 {
-            self.send_pieces(number, flow, payload, narrowest, narrow, sink)?;
+            let head = DataHead { flow, kind: KIND_FRAGMENT, mark };
+            self.send_pieces(number, head, payload, narrowest, narrow, sink)?;
         }
         Ok(())
     }
@@ -154,7 +154,7 @@ impl SendView {
     fn send_pieces(
         &self,
         whole: u64,
-        flow: u16,
+        data: DataHead,
         payload: &[u8],
         max_packet: usize,
         paths: u32,
@@ -170,9 +170,7 @@ impl SendView {
             let len = piece.len().saturating_add(FRAGMENT_OVERHEAD);
             let number = self.session.reserve().ok_or(SendRefused::NoSession)?;
             let room = sink.room(len);
-            self.session
-                .seal_data(number, flow, KIND_FRAGMENT, &head, piece, room)
-                .map_err(refused)?;
+            self.session.seal_with_head(number, data, &head, piece, room).map_err(refused)?;
             sink.commit(len, paths);
             self.remember(number, paths);
         }

@@ -161,6 +161,8 @@ pub const FEATURE_CLEAR: u32 = 1;
 pub const FEATURE_AES: u32 = 2;
 /// Feature bit: the sender's setting names one cipher, that with or without [`FEATURE_AES`].
 pub const FEATURE_ONE_CIPHER: u32 = 4;
+/// Feature bit: the sender puts the datagrams that it gets in order, and wants them marked.
+pub const FEATURE_ORDER: u32 = 8;
 
 /// What an end says of its cipher: setting and hardware in two feature bits, all four values of
 /// which mean something.

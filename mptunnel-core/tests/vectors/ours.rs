@@ -85,6 +85,8 @@ fn psk_mode(made: &mut Made) {
     made.add("DATA", "c2s, flow 0, kind 0, \"hello\", pn 1", data_c2s(CHACHA20, &session));
     let clear = data_clear(CHACHA20, SERVER_INDEX, &session.c2s, "hello");
     made.add("DATA_CLEAR", "c2s, flow 0, kind 0, \"hello\", pn 2", clear);
+    let marked = packet(CHACHA20, 0x07, SERVER_INDEX, 3, &session.c2s, b"\0\0\x82\x2chello");
+    made.add("DATA_MARKED", "c2s, flow 0, kind 0, mark 300, \"hello\", pn 3", marked);
     let remark = "s2c, PONG to that PING, hold 250 µs; PING path 0, seq 1, t_tx 7 000 000 µs; pn 0";
     made.add("CTRL_S2C", remark, ctrl_s2c(CHACHA20, &mode.mac1_towards_client(), &session));
     made.add("DATA_S2C", "s2c, flow 0, kind 0, \"world\", pn 1", data_s2c(CHACHA20, &session));

@@ -64,6 +64,7 @@ class _BothOptions(TypedDict, total=False):
     window_memory: Size | None
     max_payload: int | None
     mtu: int | None
+    reorder: Duration | None
     reassembly_memory: Size | None
     receive_queue: Size | None
     socket_buffer: Size | None

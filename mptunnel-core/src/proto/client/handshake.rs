@@ -11,7 +11,7 @@ use super::super::route::Route;
 use super::super::session::{Session, SessionSetup};
 use super::super::time::Time;
 use super::super::wire::{
-    CipherOffer, FEATURE_AES, FEATURE_CLEAR, Kind, Refusal, RespPayload, index_of,
+    CipherOffer, FEATURE_AES, FEATURE_CLEAR, FEATURE_ORDER, Kind, Refusal, RespPayload, index_of,
 };
 use super::paths::PathState;
 use super::{Client, PREVIOUS_KEPT, Previous, Wanted};
@@ -129,6 +129,7 @@ impl Client {
             reassembly_shared: self.pieces.clone(),
             route_seed: random_u64(&mut *self.entropy),
             confirmed: true,
+            marks: resp.features & FEATURE_ORDER != 0,
         }));
         if !self.plane.insert(session.clone()) {
             return Err(DropReason::NoAttempt);

@@ -208,6 +208,11 @@ impl Client {
         self.keys.key_id
     }
 
+    /// How long datagrams wait for those before them; zero: not at all.
+    pub fn reorder(&self) -> Duration {
+        self.config.common.reorder
+    }
+
     /// The session in use.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.current.as_ref()

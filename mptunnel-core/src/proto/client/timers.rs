@@ -5,7 +5,7 @@ use super::super::entropy::{jittered, random_u32};
 use super::super::event::{ClientEvent, PathDownReason, Reopen};
 use super::super::session::REJECT_AFTER;
 use super::super::time::Time;
-use super::super::wire::{FEATURE_CLEAR, InitPayload, VERSION};
+use super::super::wire::{InitPayload, VERSION};
 use super::attempt::Attempt;
 use super::paths::LINGER_DOWN;
 use super::{Client, ClientPath, Wanted};
@@ -214,8 +214,7 @@ impl Client {
             peer_id: self.peer_id,
             boot_id: self.boot_id,
             previous_index: self.current.as_ref().map_or(0, |s| s.remote_index()),
-            features: common.cipher_offer().features()
-                | if common.clear { FEATURE_CLEAR } else { 0 },
+            features: common.cipher_offer().features() | common.features(),
             max_payload: common.max_payload,
             paths: u8::try_from(self.paths.iter().flatten().count()).unwrap_or(1).max(1),
             version: VERSION,

@@ -12,7 +12,8 @@ use super::super::route::Route;
 use super::super::session::{Session, SessionSetup};
 use super::super::time::Time;
 use super::super::wire::{
-    CipherOffer, FEATURE_AES, FEATURE_CLEAR, InitPayload, Kind, Refusal, RespPayload, VERSION,
+    CipherOffer, FEATURE_AES, FEATURE_CLEAR, FEATURE_ORDER, InitPayload, Kind, Refusal,
+    RespPayload, VERSION,
 };
 use super::cache::Cached;
 use super::peer::Peer;
@@ -156,8 +157,7 @@ impl Server {
         };
         let cipher = self.cipher_with(&payload);
         let features = match refusal {
-            None if self.config.common.clear => FEATURE_CLEAR | aes_bit(cipher),
-            None => aes_bit(cipher),
+            None => self.config.common.features() | aes_bit(cipher),
             Some(Refusal::Cipher { server, .. }) => server.features(),
             Some(_) => 0,
         };
@@ -258,6 +258,7 @@ impl Server {
             reassembly_shared: self.pieces.clone(),
             route_seed: random_u64(&mut *self.entropy),
             confirmed: false,
+            marks: payload.features & FEATURE_ORDER != 0,
         }))
     }
 

@@ -43,6 +43,7 @@ pub use peer::Peer;
 pub use slots::Slot;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The server's side of all its tunnels.
 pub struct Server {
@@ -125,6 +126,11 @@ impl Server {
     /// The ids of the keys that clients may use. Not secret.
     pub fn key_ids(&self) -> Vec<[u8; 8]> {
         self.key_sets.iter().map(|set| set.key_id).collect()
+    }
+
+    /// How long datagrams wait for those before them; zero: not at all.
+    pub fn reorder(&self) -> Duration {
+        self.config.common.reorder
     }
 
     /// One peer.

@@ -8,11 +8,13 @@ use crate::proto::client::Client;
 use crate::proto::config::{ClientConfig, ServerConfig};
 use crate::proto::dataplane::{DataPlane, LastSession};
 use crate::proto::event::{ClientEvent, PeerId, ServerEvent};
+use crate::proto::reorder::{OrderCounts, Reorder};
 use crate::proto::server::Server;
 use crate::proto::time::Time;
 use crate::proto::view::ViewCell;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A machine on which a client runs, or does not.
 pub struct ClientHost {
@@ -47,6 +49,8 @@ pub(super) struct Process<M> {
     pub plane: Arc<DataPlane>,
     pub last: LastSession,
     pub machine: M,
+    /// Number and flow of datagrams that wait for those before them, if the option says so.
+    pub order: Option<Reorder<(u32, u16)>>,
     pub watch: Watch,
     /// When it got its first datagram, and when its own first one was delivered.
     pub first_in: Option<Time>,
@@ -58,13 +62,20 @@ pub(super) struct Process<M> {
 }
 
 impl<M> Process<M> {
-    pub fn new(incarnation: Incarnation, now: Time, plane: Arc<DataPlane>, machine: M) -> Self {
+    pub fn new(
+        incarnation: Incarnation,
+        now: Time,
+        plane: Arc<DataPlane>,
+        machine: M,
+        hold: Duration,
+    ) -> Self {
         Process {
             incarnation,
             started: now,
             plane,
             last: LastSession::default(),
             machine,
+            order: (!hold.is_zero()).then(|| Reorder::new(hold)),
             watch: Watch::default(),
             first_in: None,
             first_out: None,
@@ -116,6 +127,12 @@ impl ClientHost {
         Some(&self.process.as_ref()?.plane)
     }
 
+    /// What became of datagrams that were to be put in order, and how many wait.
+    pub fn order(&self) -> Option<(OrderCounts, usize)> {
+        let order = self.process.as_ref()?.order.as_ref()?;
+        Some((order.counts, order.len()))
+    }
+
     /// The watch over the client that runs.
     pub fn watch(&self) -> Option<&Watch> {
         Some(&self.process.as_ref()?.watch)
@@ -150,6 +167,12 @@ impl ServerHost {
     /// The server's data plane.
     pub fn plane(&self) -> Option<&Arc<DataPlane>> {
         Some(&self.process.as_ref()?.plane)
+    }
+
+    /// What became of datagrams that were to be put in order, and how many wait.
+    pub fn order(&self) -> Option<(OrderCounts, usize)> {
+        let order = self.process.as_ref()?.order.as_ref()?;
+        Some((order.counts, order.len()))
     }
 
     /// The watch over the server that runs.

@@ -40,6 +40,8 @@ pub struct Datagram {
     pub openable: bool,
     /// When it was delivered.
     pub delivered_at: Option<Time>,
+    /// How many datagrams of the run were delivered before it, if it was.
+    pub rank: Option<u64>,
     pieces: Pieces,
 }
 
@@ -58,6 +60,7 @@ const REJOIN_WITHIN: Duration = Duration::from_millis(2_500);
 #[derive(Debug, Default)]
 pub struct Ledger {
     datagrams: Vec<Datagram>,
+    deliveries: u64,
 }
 
 impl Ledger {
@@ -138,7 +141,8 @@ impl Ledger {
         );
         let same = entry.flow == flow && is_payload(number, entry.size, bytes);
         assert!(same, "I2: datagram {number} is not delivered as it was sent: {entry:?}");
-        entry.delivered_at = Some(now);
+        (entry.delivered_at, entry.rank) = (Some(now), Some(self.deliveries));
+        self.deliveries += 1;
     }
 
     /// Those whose bytes reached a receiver that could open them, but not the application.
@@ -162,6 +166,7 @@ impl Datagram {
             arrived_at: None,
             openable: false,
             delivered_at: None,
+            rank: None,
             pieces: Pieces::default(),
         }
     }

@@ -87,7 +87,8 @@ impl World {
         let plane = Arc::new(DataPlane::default());
         let machine = Server::new((host.config)(), plane.clone(), entropy);
         host.peers.clear();
-        host.process = Some(Process::new(incarnation, self.now, plane, machine));
+        let hold = machine.reorder();
+        host.process = Some(Process::new(incarnation, self.now, plane, machine, hold));
         self.drive_server(server);
     }
 
@@ -103,7 +104,8 @@ impl World {
             path.id = machine.add_path(now, path.spec.settings.clone());
             path.has_socket = false;
         }
-        host.process = Some(Process::new(incarnation, self.now, plane, machine));
+        let hold = machine.reorder();
+        host.process = Some(Process::new(incarnation, self.now, plane, machine, hold));
         for index in 0..host.paths.len() {
             self.open_path(PathNo { client, index });
         }

@@ -6,6 +6,7 @@ use super::parcel::{Cargo, Parcel};
 use super::{ClientNo, Direction, PathNo, ServerNo, World};
 use crate::proto::dataplane::{DataPlane, Received};
 use crate::proto::event::PeerId;
+use crate::proto::reorder::Place;
 use crate::proto::route::Route;
 use crate::proto::time::Time;
 use crate::proto::wire::index_of;
@@ -16,8 +17,6 @@ const SERVER_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 1));
 
 /// What became of a packet.
 enum Outcome {
-    /// A datagram was delivered; under the peer at a server.
-    Delivered(u32, PeerId),
     /// It was taken and was authentic; from the peer at a server.
     Taken(PeerId),
     /// It was not.
@@ -71,8 +70,9 @@ impl World {
         buffer.extend_from_slice(parcel.bytes());
         let len = buffer.len();
         let mut drive = false;
+        let mut handed = Vec::new();
         let outcome = match process.plane.receive(local, &route, buffer, &mut process.last) {
-            Received::Data { session, flow, payload, .. } => {
+            Received::Data { session, flow, number: pn, mark, payload, .. } => {
                 if !session.is_confirmed() {
                     drive = true;
                     if !process.machine.promote(local, session) {
@@ -87,8 +87,21 @@ impl World {
                 } else {
                     let bytes = payload.bytes();
                     let number = number_of(parcel, bytes);
-                    self.ledger.delivered(now, number, flow, bytes);
-                    Outcome::Delivered(number, peer)
+                    let ledger = &mut self.ledger;
+                    let mut hand = |(number, flow), bytes: &[u8]| {
+                        ledger.delivered(now, number, flow, bytes);
+                        handed.push(number);
+                    };
+                    match &mut process.order {
+                        None => hand((number, flow), bytes),
+                        Some(order) => {
+                            let era = session.era();
+                            let place = Place { peer: peer.0, flow, era, number: pn, mark };
+                            order.take(local, place, (number, flow), bytes, &mut hand);
+                            drive = true;
+                        }
+                    }
+                    Outcome::Taken(peer)
                 }
             }
             Received::Control { session, inner, len } => {
@@ -116,14 +129,16 @@ impl World {
         if !matches!(outcome, Outcome::Refused) {
             process.watch.on_server_received(route.remote, len, true);
         }
-        if let Outcome::Delivered(_, peer) | Outcome::Taken(peer) = outcome {
+        if let Outcome::Taken(peer) = outcome {
             assert!(!parcel.is_damaged(), "P6: a damaged packet was taken");
             if let Some(client) = from.filter(|_| peer.0 != 0) {
                 host.peers.insert(client, peer);
             }
         }
-        if let Outcome::Delivered(number, _) = outcome {
+        if !handed.is_empty() {
             process.first_in.get_or_insert(now);
+        }
+        for number in handed {
             self.note_delivery(number);
         }
         if drive {
@@ -150,15 +165,30 @@ impl World {
         let buffer = &mut self.scratch;
         buffer.clear();
         buffer.extend_from_slice(parcel.bytes());
-        let mut delivered = None;
+        let mut handed = Vec::new();
         match process.plane.receive(local, &route, buffer, &mut process.last) {
-            Received::Data { flow, payload, .. } => {
+            Received::Data { session, flow, number: pn, mark, payload, .. } => {
                 assert!(!parcel.is_damaged(), "P6: a damaged packet was taken");
                 let bytes = payload.bytes();
                 let number = number_of(parcel, bytes);
-                self.ledger.delivered(now, number, flow, bytes);
-                process.first_in.get_or_insert(now);
-                delivered = Some(number);
+                let ledger = &mut self.ledger;
+                let mut hand = |(number, flow), bytes: &[u8]| {
+                    ledger.delivered(now, number, flow, bytes);
+                    handed.push(number);
+                };
+                match &mut process.order {
+                    None => hand((number, flow), bytes),
+                    Some(order) => {
+                        let place = Place { peer: 0, flow, era: session.era(), number: pn, mark };
+                        order.take(local, place, (number, flow), bytes, &mut hand);
+                    }
+                }
+                if !handed.is_empty() {
+                    process.first_in.get_or_insert(now);
+                }
+                if process.order.is_some() {
+                    self.drive_client(path.client);
+                }
             }
             Received::Control { session, inner, .. } => {
                 assert!(!parcel.is_damaged(), "P6: a damaged packet was taken");
@@ -172,7 +202,34 @@ impl World {
             }
             Received::Stored | Received::Dropped(_) => {}
         }
-        if let Some(number) = delivered {
+        for number in handed {
+            self.note_delivery(number);
+        }
+    }
+
+    /// Hands out what has waited for long enough for those before it.
+    pub(super) fn expire_order(&mut self, actor: Actor) {
+        let now = self.now;
+        let (order, local) = match actor {
+            Actor::Client(client) => {
+                let host = &mut self.clients[client.0];
+                let local = host.clock.show(now);
+                (host.process.as_mut().and_then(|p| p.order.as_mut()), local)
+            }
+            Actor::Server(server) => {
+                let host = &mut self.servers[server.0];
+                let local = host.clock.show(now);
+                (host.process.as_mut().and_then(|p| p.order.as_mut()), local)
+            }
+            Actor::Lane(..) | Actor::Traffic(_) => return,
+        };
+        let Some(order) = order else { return };
+        let (ledger, mut handed) = (&mut self.ledger, Vec::new());
+        order.expire(local, &mut |(number, flow), bytes| {
+            ledger.delivered(now, number, flow, bytes);
+            handed.push(number);
+        });
+        for number in handed {
             self.note_delivery(number);
         }
     }

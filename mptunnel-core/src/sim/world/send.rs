@@ -8,6 +8,7 @@ use super::parcel::{Cargo, Parcel};
 use super::{Captured, ClientNo, Datagram, Direction, Incarnation, MAX_TURNS, PathNo, ServerNo};
 use super::{World, host::Process};
 use crate::proto::event::{Reopen, ServerEvent, Transmit};
+use crate::proto::reorder::Reorder;
 use crate::proto::time::Time;
 use crate::proto::view::{PacketSink, SendRefused, SendView, Target};
 use std::net::SocketAddr;
@@ -46,6 +47,21 @@ impl World {
         flow: u16,
         size: usize,
     ) -> Result<u32, SendRefused> {
+        self.send_over(client, direction, flow, size, None)
+    }
+
+    /// As [`send`](Self::send), on these path slots in place of those that the policy chose.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_over(
+        &mut self,
+        client: ClientNo,
+        direction: Direction,
+        flow: u16,
+        size: usize,
+        paths: Option<u32>,
+    ) -> Result<u32, SendRefused> {
         let host = &self.clients[client.0];
         let server = host.server;
         let (view, local) = match direction {
@@ -56,7 +72,10 @@ impl World {
                 (host.view(client), host.local(self.now))
             }
         };
-        let view = view.and_then(|view| view.get()).ok_or(SendRefused::NoSession)?;
+        let mut view = view.and_then(|view| view.get()).ok_or(SendRefused::NoSession)?;
+        if let Some(paths) = paths {
+            view = view.with_chosen(paths).into();
+        }
         let number = self.ledger.next_number();
         let mut sink = Sink::default();
         let resumes = view.ends_a_pause(local);
@@ -211,6 +230,7 @@ impl World {
         process.machine.handle_timeout(local);
         process.wakeups += 1;
         process.note_turn(self.now);
+        self.expire_order(Actor::Client(client));
         self.drive_client(client);
     }
 
@@ -221,6 +241,7 @@ impl World {
         process.machine.handle_timeout(local);
         process.wakeups += 1;
         process.note_turn(self.now);
+        self.expire_order(Actor::Server(server));
         self.drive_server(server);
     }
 
@@ -241,7 +262,9 @@ impl World {
             } else if let Some(wish) = process.machine.poll_reopen() {
                 self.reopen(client, wish);
             } else {
-                let due = process.machine.poll_timeout().map(|at| host.clock.when(at));
+                let waiting = process.order.as_ref().and_then(Reorder::deadline);
+                let due = process.machine.poll_timeout().into_iter().chain(waiting).min();
+                let due = due.map(|at| host.clock.when(at));
                 self.agenda.set(Actor::Client(client), due.map(|at| at.max(self.now)));
                 return;
             }
@@ -279,7 +302,9 @@ impl World {
                 process.watch.on_server_sent(self.now, route.remote, &bytes);
                 self.send_from_server(route.remote, bytes);
             } else {
-                let due = process.machine.poll_timeout().map(|at| host.clock.when(at));
+                let waiting = process.order.as_ref().and_then(Reorder::deadline);
+                let due = process.machine.poll_timeout().into_iter().chain(waiting).min();
+                let due = due.map(|at| host.clock.when(at));
                 self.agenda.set(Actor::Server(server), due.map(|at| at.max(self.now)));
                 return;
             }
