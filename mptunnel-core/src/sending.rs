@@ -124,20 +124,19 @@ pub(crate) fn send_all<'d>(
     let mut rest = datagrams;
     let mut taken = 0;
     loop {
-        let turn = send_some(outlet, &rest, options);
-        let (sent, full) = match turn {
-            Ok(Turn::Done) => return Ok(taken),
-            Ok(Turn::Sent { count, full }) => (count, full),
+        let Turn { sent, what } = match send_some(outlet, &rest, options) {
+            Ok(turn) => turn,
             Err(_) if taken > 0 => return Ok(taken),
             Err(error) => return Err(error),
         };
+        taken += sent;
+        let full = match what {
+            Next::Nothing => return Ok(taken),
+            Next::Others => None,
+            Next::Wait(full) => Some(full),
+        };
         if sent > 0 {
-            taken += sent;
             rest.nth(sent - 1);
-            // Most calls end here: another turn would look everything up once more for nothing.
-            if rest.clone().next().is_none() {
-                return Ok(taken);
-            }
         }
         let Some(full) = full else { continue };
         if options.patience() == Some(Duration::ZERO) {
@@ -153,13 +152,25 @@ pub(crate) fn send_all<'d>(
     }
 }
 
-enum Turn {
-    /// Nothing is left.
-    Done,
-    /// So many were sent. `full`: the next ones have to wait for room in the sockets of this view.
-    Sent { count: usize, full: Option<Arc<SendView>> },
+/// What became of one attempt.
+struct Turn {
+    /// How many datagrams were sent.
+    sent: usize,
+    what: Next,
 }
 
+/// What is to be done after it.
+enum Next {
+    /// Nothing is left.
+    Nothing,
+    /// There may be others.
+    Others,
+    /// The next ones have to wait for room in the sockets of this view.
+    Wait(Arc<SendView>),
+}
+
+/// As many as fit one batch. They are looked at once only, on their way into it: looking at each
+/// costs the caller of a foreign language more than the rest of this.
 fn send_some<'d>(
     outlet: &impl Outlet,
     datagrams: &(impl Iterator<Item = &'d [u8]> + Clone),
@@ -169,36 +180,47 @@ fn send_some<'d>(
     let max = view.session.max_payload();
     let chosen = view.targets.iter().filter(|t| view.chosen & path_bit(t.slot) != 0);
     let narrowest = chosen.map(|t| t.max_packet).min().unwrap_or(0);
-    let (mut count, mut bytes) = (0, 0);
-    for datagram in datagrams.clone().take(AT_ONCE) {
+    let (mut count, mut bytes, mut has_cut, mut is_last) = (0, 0, false, false);
+    let mut too_large = None;
+    let mut source = datagrams.clone();
+    let batch = std::iter::from_fn(|| {
+        let Some(datagram) = source.next() else {
+            is_last = true;
+            return None;
+        };
         let len = datagram.len();
         if len > max {
-            if count == 0 {
-                return Err(Error::PayloadTooLarge { len, max });
-            }
-            break;
+            too_large = Some(len);
+            return None;
         }
         let packet = len + DATA_OVERHEAD;
         // What has to be cut goes alone, so that packets can be counted as datagrams.
         let cut = packet > narrowest;
-        if count > 0 && (cut || bytes + packet > BYTES_AT_ONCE) {
-            break;
+        let joins = !cut && !has_cut && count < AT_ONCE && bytes + packet <= BYTES_AT_ONCE;
+        if count > 0 && !joins {
+            return None;
         }
-        (count, bytes) = (count + 1, bytes + packet);
-        if cut {
-            break;
-        }
+        (count, bytes, has_cut) = (count + 1, bytes + packet, cut);
+        Some(datagram)
+    });
+    let outcome = outlet.send(&view, now, batch)?;
+    match too_large {
+        Some(len) if count == 0 => return Err(Error::PayloadTooLarge { len, max }),
+        _ if count == 0 => return Ok(Turn { sent: 0, what: Next::Nothing }),
+        _ => {}
     }
-    if count == 0 {
-        return Ok(Turn::Done);
-    }
-    let outcome = outlet.send(&view, now, datagrams.clone().take(count))?;
     if outcome.copies == 0 && outcome.dropped > 0 && !outcome.full {
         return Err(Error::NoPath);
     }
-    let all = !outcome.full || outcome.most >= count;
-    let count = if all { count } else { outcome.most };
-    Ok(Turn::Sent { count, full: (!all).then_some(view) })
+    // Of the pieces of a datagram a full socket takes the first ones: they are a datagram only if
+    // one socket takes all of them.
+    let most = if has_cut { usize::from(outcome.whole) } else { outcome.most };
+    let what = match most < count && outcome.full {
+        true => return Ok(Turn { sent: most, what: Next::Wait(view) }),
+        false if is_last => Next::Nothing,
+        false => Next::Others,
+    };
+    Ok(Turn { sent: count, what })
 }
 
 /// The view with the paths that the options choose.
@@ -222,6 +244,130 @@ fn narrowed(outlet: &impl Outlet, options: &SendOptions) -> Result<(Arc<SendView
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::socket::UdpSocket;
+    use crate::proto::route::Route;
+    use crate::proto::session::tests::end;
+    use crate::proto::view::Target;
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    const NONE: [&UdpSocket; 0] = [];
+
+    /// One path for packets of 1,000 bytes, whose socket does as it is told.
+    struct Path {
+        room: Room,
+        view: Arc<SendView>,
+        /// What becomes of each batch; all is sent when nothing is left here.
+        outcomes: RefCell<VecDeque<Outcome>>,
+        /// The lengths of the datagrams of each batch.
+        batches: RefCell<Vec<Vec<usize>>>,
+    }
+
+    impl Path {
+        fn new(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
+            let remote = "192.0.2.1:9".parse().unwrap();
+            let route = Route { socket: 0, remote, local: None };
+            let target = Target { slot: 0, route, max_packet: 1_000, credit: None };
+            let view = SendView {
+                session: Arc::new(end(1, 2, false)),
+                targets: vec![target],
+                chosen: 1,
+                ranked: vec![0],
+                up: 1,
+            };
+            Path {
+                room: Room::default(),
+                view: Arc::new(view),
+                outcomes: RefCell::new(outcomes.into_iter().collect()),
+                batches: RefCell::default(),
+            }
+        }
+
+        /// Sends datagrams of these lengths.
+        fn send(&self, lengths: &[usize], options: &SendOptions) -> Result<usize, Error> {
+            let bytes = vec![0; 70_000];
+            let datagrams = lengths.iter().map(|len| &bytes[..*len]);
+            send_all(self, &self.room, datagrams, options)
+        }
+    }
+
+    impl Outlet for Path {
+        fn view(&self) -> Result<(Arc<SendView>, Time), Error> {
+            Ok((self.view.clone(), Time::from_micros(0)))
+        }
+
+        fn slot(&self, _: PathId) -> Result<u8, Error> {
+            Ok(0)
+        }
+
+        fn send<'d>(
+            &self,
+            _: &SendView,
+            _: Time,
+            datagrams: impl Iterator<Item = &'d [u8]>,
+        ) -> Result<Outcome, Error> {
+            let batch: Vec<usize> = datagrams.map(<[u8]>::len).collect();
+            let most = batch.len();
+            if most > 0 {
+                self.batches.borrow_mut().push(batch);
+            }
+            let sent = Outcome { copies: most, most, whole: true, ..Outcome::default() };
+            Ok(self.outcomes.borrow_mut().pop_front().unwrap_or(sent))
+        }
+
+        fn wait(&self, _: &SendView, patience: &mut Patience<'_>) -> Result<bool, Error> {
+            patience.wait(&NONE)
+        }
+    }
+
+    /// A socket that took `most` of so many packets and then was full.
+    fn full(most: usize, of: usize) -> Outcome {
+        Outcome { copies: most, dropped: of - most, most, full: true, whole: false }
+    }
+
+    #[test]
+    fn a_datagram_of_which_some_pieces_were_sent_was_not_sent() {
+        let path = Path::new([full(3, 4)]);
+        let sent = path.send(&[3_500], &SendOptions::new());
+        assert!(matches!(sent, Err(Error::WouldBlock)), "{sent:?}");
+
+        // Of the next one the socket takes all, and none of the one behind it.
+        let all = Outcome { copies: 4, most: 4, whole: true, ..Outcome::default() };
+        let path = Path::new([all, full(0, 4)]);
+        assert_eq!(path.send(&[3_500, 3_500], &SendOptions::new()).unwrap(), 1);
+
+        // Who waits sends it again as a whole.
+        let path = Path::new([full(3, 4)]);
+        assert_eq!(path.send(&[3_500], &SendOptions::new().timeout(None)).unwrap(), 1);
+        assert_eq!(*path.batches.borrow(), [[3_500], [3_500]]);
+    }
+
+    #[test]
+    fn what_has_to_be_cut_and_what_does_not_fit_a_batch_goes_into_another_one() {
+        let path = Path::new([]);
+        assert_eq!(path.send(&[10, 0, 965, 964, 10], &SendOptions::new()).unwrap(), 5);
+        assert_eq!(*path.batches.borrow(), [vec![10, 0], vec![965], vec![964, 10]]);
+
+        let path = Path::new([]);
+        assert_eq!(path.send(&[1; AT_ONCE + 1], &SendOptions::new()).unwrap(), AT_ONCE + 1);
+        assert_eq!(*path.batches.borrow(), [vec![1; AT_ONCE], vec![1]]);
+
+        let path = Path::new([]);
+        assert_eq!(path.send(&[], &SendOptions::new()).unwrap(), 0);
+        assert_eq!(path.send(&[10, 65_508, 10], &SendOptions::new()).unwrap(), 1);
+        let refused = path.send(&[65_508, 10], &SendOptions::new());
+        assert!(matches!(refused, Err(Error::PayloadTooLarge { len: 65_508, max: 65_507 })));
+        assert_eq!(*path.batches.borrow(), [[10]]);
+    }
+
+    #[test]
+    fn what_a_full_socket_did_not_take_is_sent_again_from_there() {
+        let path = Path::new([full(2, 4), full(0, 2)]);
+        let sent = path.send(&[1, 2, 3, 4], &SendOptions::new().timeout(None));
+
+        assert_eq!(sent.unwrap(), 4);
+        assert_eq!(*path.batches.borrow(), [vec![1, 2, 3, 4], vec![3, 4], vec![3, 4]]);
+    }
 
     #[test]
     fn the_shorter_of_timeout_and_deadline_bounds_the_wait() {

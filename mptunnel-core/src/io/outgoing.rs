@@ -29,6 +29,18 @@ pub(crate) struct Outcome {
     pub(crate) most: usize,
     /// Whether a socket did not take everything for want of room.
     pub(crate) full: bool,
+    /// Whether a socket took all packets of its path, of the last batch.
+    pub(crate) whole: bool,
+}
+
+impl Outcome {
+    /// What one path's share of a batch came to.
+    fn add(&mut self, report: &SendReport) {
+        self.copies += report.packets;
+        self.dropped += report.lost();
+        self.full |= report.full;
+        self.whole |= report.packets > 0 && report.lost() == 0;
+    }
 }
 
 /// A batch under construction for one peer.
@@ -87,6 +99,7 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
             return;
         }
         let mut most = 0;
+        self.outcome.whole = false;
         for target in &self.view.targets {
             let bit = path_bit(target.slot);
             let bytes = self.batch.bytes_for(bit);
@@ -101,16 +114,14 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
             let Some(report) = report else { continue };
             let counters = self.view.session.path(target.slot);
             counters.on_sent(report.packets as u64, report.bytes as u64);
-            let lost = report.dropped + report.too_big;
+            let lost = report.lost();
             if lost > 0 {
                 counters.on_send_dropped(lost as u64);
             }
             if report.too_big > 0 || report.error.is_some() {
                 self.sockets.on_report(target, &report);
             }
-            self.outcome.copies += report.packets;
-            self.outcome.dropped += lost;
-            self.outcome.full |= report.full;
+            self.outcome.add(&report);
             most = most.max(report.packets);
         }
         self.outcome.most += most;
@@ -128,5 +139,32 @@ impl<S: Sockets> PacketSink for Outgoing<'_, S> {
 
     fn commit(&mut self, len: usize, paths: u32) {
         self.batch.commit(len, paths);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_whole_only_if_the_socket_took_all_of_it() {
+        let report = |packets, dropped, too_big| SendReport {
+            packets,
+            dropped,
+            too_big,
+            full: dropped > 0,
+            ..SendReport::default()
+        };
+        let of = |reports: &[SendReport]| {
+            let mut outcome = Outcome::default();
+            reports.iter().for_each(|report| outcome.add(report));
+            outcome
+        };
+
+        assert!(of(&[report(4, 0, 0)]).whole);
+        assert!(!of(&[report(3, 1, 0), report(3, 0, 1), report(0, 0, 0)]).whole);
+        let second = of(&[report(3, 1, 0), report(4, 0, 0)]);
+        assert!(second.whole && second.full);
+        assert_eq!((second.copies, second.dropped), (7, 1));
     }
 }

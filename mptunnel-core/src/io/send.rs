@@ -50,6 +50,13 @@ pub(crate) struct SendReport {
     pub(crate) error: Option<io::Error>,
 }
 
+impl SendReport {
+    /// Packets that do not arrive this way.
+    pub(crate) fn lost(&self) -> usize {
+        self.dropped + self.too_big
+    }
+}
+
 impl Default for SendBatch {
     fn default() -> Self {
         SendBatch::new()

@@ -612,14 +612,14 @@ impl Session {
 const _: () = assert!(size_of::<PathCounters>() * MAX_PATHS <= 2 * 1024);
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
 
     const NOW: Time = Time::from_micros(1_000_000);
 
     /// One end; the other is made with the keys swapped.
-    fn end(tx: u8, rx: u8, clear: bool) -> Session {
+    pub(crate) fn end(tx: u8, rx: u8, clear: bool) -> Session {
         let key = |n: u8| AeadKey::new(&[n; 32]);
         Session::new(SessionSetup {
             local_index: u32::from(rx),
