@@ -4,6 +4,7 @@
 
 use crate::hook::SocketHook;
 use crate::inbox::{Arrival, Slot};
+use crate::interrupt::Attempts;
 use crate::options::{ConfigFile, EndpointUri, OptionSpec, PathSpec, Place, Role, Settings};
 use crate::sending::SendOptions;
 use crate::server::Server;
@@ -274,6 +275,14 @@ impl Endpoint {
         match self {
             Endpoint::Client(tunnel) => tunnel.interrupt(),
             Endpoint::Server(server) => server.interrupt(),
+        }
+    }
+
+    /// Begins a call that is made of several: see [`Attempts`].
+    pub fn attempts(&self) -> Attempts {
+        match self {
+            Endpoint::Client(tunnel) => tunnel.attempts(),
+            Endpoint::Server(server) => server.attempts(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! What both kinds of endpoint keep for their application: datagrams, events, one descriptor.
 
 use crate::handler::{Handler, Source};
+use crate::interrupt::{self, Attempts};
 use crate::io::clock;
 use crate::io::queue::{self, DeliveryQueue, EventQueue, Limits, Meta, PopError, Readiness};
 use crate::io::queue::{Received, WaitError};
@@ -13,7 +14,10 @@ use crate::{Error, Event, PathId, PeerId};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 use std::time::Duration;
 
 /// Events kept for an application that does not fetch them.
@@ -188,9 +192,9 @@ impl Inbox {
         timeout: Option<Duration>,
         mut done: impl FnMut() -> Option<Result<T, Error>>,
     ) -> Option<Result<T, Error>> {
-        let before = self.interrupts.load(Relaxed);
+        let begun = interrupt::begun(self.interrupts.load(Acquire));
         self.change.wait_until(timeout, || {
-            let interrupted = self.interrupts.load(Relaxed) != before;
+            let interrupted = self.interrupts.load(Acquire) != begun;
             let closed = self.closed.load(Relaxed);
             done()
                 .or_else(|| closed.then_some(Err(Error::Closed)))
@@ -198,11 +202,17 @@ impl Inbox {
         })
     }
 
+    /// All counts of interruptions, here and in what this consists of, go up together.
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts::new(self.interrupts.load(Acquire))
+    }
+
     pub(crate) fn interrupt(&self) {
         self.datagrams.interrupt();
         self.events.interrupt();
         self.room.interrupt();
-        self.interrupts.fetch_add(1, Relaxed);
+        // Last: what has begun after all of this is not interrupted by any of it.
+        self.interrupts.fetch_add(1, AcqRel);
         self.change.tell();
     }
 
@@ -294,5 +304,34 @@ impl Handler for QueueHandler {
         drop(writer);
         self.bytes.clear();
         self.arrival = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_between_two_attempts_ends_the_next_one_that_would_wait() {
+        let inbox = Inbox::new(1 << 16).unwrap();
+        let call = inbox.attempts();
+        inbox.interrupt();
+
+        let received = call.attempt(|| inbox.recv(&mut [0; 10], None));
+        assert!(matches!(received, Err(Error::Interrupted)), "{received:?}");
+        let event = call.attempt(|| inbox.next_event(None));
+        assert!(matches!(event, Err(Error::Interrupted)), "{event:?}");
+        let waited = call.attempt(|| inbox.wait_until::<()>(None, || None));
+        assert!(matches!(waited, Some(Err(Error::Interrupted))), "{waited:?}");
+        let mut sender = call.attempt(|| inbox.room.patience(inbox.room.begun(), None));
+        let none: [BorrowedFd<'_>; 0] = [];
+        assert!(matches!(sender.wait(&none), Err(Error::Interrupted)));
+
+        // What begins later is not meant.
+        let short = Some(Duration::from_millis(1));
+        let later = inbox.recv(&mut [0; 10], short);
+        assert!(matches!(later, Err(Error::TimedOut(_))), "{later:?}");
+        let later = inbox.attempts().attempt(|| inbox.next_event(short));
+        assert!(matches!(later, Err(Error::TimedOut(_))), "{later:?}");
     }
 }

@@ -24,6 +24,7 @@ mod event;
 mod handler;
 mod hook;
 mod inbox;
+mod interrupt;
 mod io;
 pub mod keyfile;
 #[doc(hidden)]
@@ -50,6 +51,7 @@ pub use event::Event;
 pub use handler::{Handler, Source};
 pub use hook::SocketHook;
 pub use inbox::{Arrival, Datagram, Slot};
+pub use interrupt::Attempts;
 pub use io::fork::ForkGuard;
 pub use proto::event::{PathId, PeerId};
 pub use sending::SendOptions;

@@ -120,6 +120,7 @@ pub(crate) fn send_all<'d>(
     datagrams: impl Iterator<Item = &'d [u8]> + Clone,
     options: &SendOptions,
 ) -> Result<usize, Error> {
+    let begun = room.begun();
     let mut patience = None;
     let mut rest = datagrams;
     let mut taken = 0;
@@ -142,7 +143,7 @@ pub(crate) fn send_all<'d>(
         if options.patience() == Some(Duration::ZERO) {
             return if taken > 0 { Ok(taken) } else { Err(Error::WouldBlock) };
         }
-        let patience = patience.get_or_insert_with(|| room.patience(options.patience()));
+        let patience = patience.get_or_insert_with(|| room.patience(begun, options.patience()));
         match outlet.wait(&full, patience) {
             Ok(true) => {}
             _ if taken > 0 => return Ok(taken),
@@ -261,6 +262,7 @@ mod tests {
         outcomes: RefCell<VecDeque<Outcome>>,
         /// The lengths of the datagrams of each batch.
         batches: RefCell<Vec<Vec<usize>>>,
+        on_send: fn(&Room),
     }
 
     impl Path {
@@ -280,6 +282,7 @@ mod tests {
                 view: Arc::new(view),
                 outcomes: RefCell::new(outcomes.into_iter().collect()),
                 batches: RefCell::default(),
+                on_send: |_| (),
             }
         }
 
@@ -311,6 +314,7 @@ mod tests {
             if most > 0 {
                 self.batches.borrow_mut().push(batch);
             }
+            (self.on_send)(&self.room);
             let sent = Outcome { copies: most, most, whole: true, ..Outcome::default() };
             Ok(self.outcomes.borrow_mut().pop_front().unwrap_or(sent))
         }
@@ -367,6 +371,17 @@ mod tests {
 
         assert_eq!(sent.unwrap(), 4);
         assert_eq!(*path.batches.borrow(), [vec![1, 2, 3, 4], vec![3, 4], vec![3, 4]]);
+    }
+
+    #[test]
+    fn an_interruption_between_the_attempt_and_the_wait_ends_the_call() {
+        let mut path = Path::new([full(0, 1), full(0, 1)]);
+        path.on_send = Room::interrupt;
+
+        let sent = path.send(&[1], &SendOptions::new().timeout(None));
+
+        assert!(matches!(sent, Err(Error::Interrupted)), "{sent:?}");
+        assert_eq!(path.batches.borrow().len(), 1);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::handler::{Delivery, Handler};
 use crate::hook::SocketHook;
 use crate::inbox::{Arrival, Inbox, Slot};
+use crate::interrupt::Attempts;
 use crate::io::entropy::OsEntropy;
 use crate::io::outgoing::Outcome;
 use crate::io::room::Patience;
@@ -357,6 +358,11 @@ impl Server {
     /// Makes every call that waits return with [`Error::Interrupted`].
     pub fn interrupt(&self) {
         self.inbox.interrupt();
+    }
+
+    /// Begins a call that is made of several: see [`Attempts`].
+    pub fn attempts(&self) -> Attempts {
+        self.inbox.attempts()
     }
 
     /// The largest datagram that this end accepts, in bytes; a client may accept less.

@@ -4,6 +4,7 @@
 use crate::handler::Handler;
 use crate::hook::SocketHook;
 use crate::inbox::{Arrival, Inbox, QueueHandler, Slot};
+use crate::interrupt::Attempts;
 use crate::io::client::ClientIo;
 use crate::io::clock;
 use crate::io::entropy::OsEntropy;
@@ -361,6 +362,11 @@ impl Tunnel {
     /// Makes every call that waits return with [`Error::Interrupted`].
     pub fn interrupt(&self) {
         self.inbox.interrupt();
+    }
+
+    /// Begins a call that is made of several: see [`Attempts`].
+    pub fn attempts(&self) -> Attempts {
+        self.inbox.attempts()
     }
 
     /// The largest datagram that can be sent, in bytes: what both ends accept, or what this end

@@ -3,14 +3,13 @@
 
 use crate::arguments::Timeout;
 use crate::errors::exception;
-use mptunnel_core::{Error, Event, Server, Tunnel};
+use mptunnel_core::{Attempts, Error, Event, Server, Tunnel};
 use parking_lot::{Mutex, RwLock};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use std::cell::RefCell;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// How long the main thread waits before it looks whether a signal came. Ctrl-C has to work within
@@ -23,6 +22,7 @@ const SLICE: Duration = Duration::from_millis(50);
 pub(crate) trait Core: Send + Sync + 'static {
     fn next_event(&self, timeout: Option<Duration>) -> Result<Event, Error>;
     fn interrupt(&self);
+    fn attempts(&self) -> Attempts;
     fn close(&self);
     fn fd(&self) -> RawFd;
 }
@@ -34,6 +34,10 @@ impl Core for Tunnel {
 
     fn interrupt(&self) {
         Tunnel::interrupt(self);
+    }
+
+    fn attempts(&self) -> Attempts {
+        Tunnel::attempts(self)
     }
 
     fn close(&self) {
@@ -52,6 +56,10 @@ impl Core for Server {
 
     fn interrupt(&self) {
         Server::interrupt(self);
+    }
+
+    fn attempts(&self) -> Attempts {
+        Server::attempts(self)
     }
 
     fn close(&self) {
@@ -78,8 +86,6 @@ pub(crate) struct Endpoint<C: Core> {
     core: RwLock<Option<Arc<C>>>,
     /// The timeout of calls that give none.
     timeout: Mutex<Option<Duration>>,
-    /// How often waiting calls were interrupted: a call between two slices does not wait.
-    interrupts: AtomicU64,
     /// The process that it belongs to.
     pid: u32,
 }
@@ -89,7 +95,6 @@ impl<C: Core> Endpoint<C> {
         Arc::new(Endpoint {
             core: RwLock::new(Some(Arc::new(core))),
             timeout: Mutex::new(timeout.or(None)),
-            interrupts: AtomicU64::new(0),
             pid: std::process::id(),
         })
     }
@@ -147,10 +152,12 @@ impl<C: Core> Endpoint<C> {
         mut attempt: impl FnMut(&C, Option<Duration>) -> Result<R, Error> + Send,
     ) -> PyResult<Result<R, Error>> {
         let core = self.core(py)?;
-        let interrupts = self.interrupts.load(SeqCst);
+        // An interruption while this does not wait, between two slices for example, counts as well.
+        let call = core.attempts();
+        let mut attempt = |bound| call.attempt(|| attempt(&core, bound));
         let first = match pace {
-            Pace::Quick => attempt(&core, Some(Duration::ZERO)),
-            Pace::Long => py.detach(|| attempt(&core, Some(Duration::ZERO))),
+            Pace::Quick => attempt(Some(Duration::ZERO)),
+            Pace::Long => py.detach(|| attempt(Some(Duration::ZERO))),
         };
         let limit = timeout.or(self.timeout());
         match first {
@@ -169,14 +176,11 @@ impl<C: Core> Endpoint<C> {
                 (Some(left), Some(slice)) => Some(left.min(slice)),
                 (left, slice) => left.or(slice),
             };
-            match py.detach(|| attempt(&core, bound)) {
+            match py.detach(|| attempt(bound)) {
                 Err(Error::TimedOut(_) | Error::WouldBlock) => {}
                 outcome => return Ok(outcome),
             }
             py.check_signals()?;
-            if self.interrupts.load(SeqCst) != interrupts {
-                return Ok(Err(Error::Interrupted));
-            }
             if deadline.is_some_and(|at| at <= Instant::now()) {
                 return Ok(Err(Error::TimedOut(limit.unwrap_or_default())));
             }
@@ -189,7 +193,6 @@ impl<C: Core> Endpoint<C> {
 
     pub(crate) fn interrupt(&self, py: Python<'_>) -> PyResult<()> {
         let core = self.own_core(py)?;
-        self.interrupts.fetch_add(1, SeqCst);
         core.interrupt();
         Ok(())
     }

@@ -3,9 +3,14 @@
 
 use super::wake::{EventFd, PollFd, poll};
 use crate::Error;
+use crate::interrupt;
 use crate::sync::Mutex;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{AcqRel, Acquire},
+};
 use std::time::{Duration, Instant};
 
 /// How long a sender waits whose sockets say that they have room and then take nothing: the queue
@@ -19,35 +24,42 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Who waits for room at present.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
+    /// How often the waiting ones were interrupted. Not under the lock: every sender looks, and few
+    /// of them ever wait.
+    interrupts: AtomicU64,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     closed: bool,
-    /// How often the waiting ones were interrupted.
-    interrupts: u64,
     /// What wakes each of them.
     waiting: Vec<Arc<EventFd>>,
 }
 
-/// One sender that may have to wait, from before its first attempt, so that no interruption
-/// between an attempt and the wait after it is missed.
+/// One sender that waits, from before its first attempt, so that no interruption between an attempt
+/// and the wait after it is missed.
 #[derive(Debug)]
 pub(crate) struct Patience<'a> {
     room: &'a Room,
-    interrupts: u64,
+    begun: u64,
     until: Option<Instant>,
     /// Whether the last wait ended because the sockets had room.
     had_room: bool,
 }
 
 impl Room {
-    /// Begins to wait, for at most `timeout`; `None` waits for ever.
-    pub(crate) fn patience(&self, timeout: Option<Duration>) -> Patience<'_> {
+    /// To be called where a call begins that may wait: an interruption from then on is its own.
+    pub(crate) fn begun(&self) -> u64 {
+        interrupt::begun(self.interrupts.load(Acquire))
+    }
+
+    /// Begins to wait in a call that has [`begun`](Self::begun), for at most `timeout`; `None`
+    /// waits for ever.
+    pub(crate) fn patience(&self, begun: u64, timeout: Option<Duration>) -> Patience<'_> {
         Patience {
             room: self,
-            interrupts: self.state.lock().interrupts,
+            begun,
             // Beyond what the clock can express it never comes.
             until: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             had_room: false,
@@ -56,8 +68,9 @@ impl Room {
 
     /// Makes every sender that waits at present return.
     pub(crate) fn interrupt(&self) {
-        let mut state = self.state.lock();
-        state.interrupts += 1;
+        // Before the lock: who is not yet among the waiting sees it when it looks.
+        self.interrupts.fetch_add(1, AcqRel);
+        let state = self.state.lock();
         state.waiting.iter().for_each(|wake| wake.set());
     }
 
@@ -108,7 +121,7 @@ impl Patience<'_> {
         if state.closed {
             return Err(Error::Closed);
         }
-        if state.interrupts != self.interrupts {
+        if self.room.interrupts.load(Acquire) != self.begun {
             return Err(Error::Interrupted);
         }
         Ok(())
@@ -138,7 +151,7 @@ mod tests {
         let ((full_one, _keep), (here, there)) = (full(), full());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                let mut patience = room.patience(None);
+                let mut patience = room.patience(room.begun(), None);
                 while !patience.had_room {
                     assert!(patience.wait(&[&full_one, &here]).unwrap());
                 }
@@ -162,9 +175,9 @@ mod tests {
         std::thread::spawn(move || {
             let (room, (here, _there)) = (Room::default(), full());
             let none: [&UnixDatagram; 0] = [];
-            looked.send(room.patience(None).wait(&[&here]).unwrap()).unwrap();
+            looked.send(room.patience(room.begun(), None).wait(&[&here]).unwrap()).unwrap();
             // Those of the chosen paths were closed since the attempt.
-            looked.send(room.patience(None).wait(&none).unwrap()).unwrap();
+            looked.send(room.patience(room.begun(), None).wait(&none).unwrap()).unwrap();
         });
 
         for what in ["a full socket", "no socket"] {
@@ -176,7 +189,7 @@ mod tests {
     fn the_time_ends_the_wait() {
         let (room, (here, _there)) = (Room::default(), full());
         let start = Instant::now();
-        let mut patience = room.patience(Some(Duration::from_millis(20)));
+        let mut patience = room.patience(room.begun(), Some(Duration::from_millis(20)));
 
         while patience.wait(&[&here]).unwrap() {}
 
@@ -188,7 +201,7 @@ mod tests {
         let (room, (here, _there)) = (Room::default(), full());
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                let mut patience = room.patience(None);
+                let mut patience = room.patience(room.begun(), None);
                 loop {
                     if let Err(error) = patience.wait(&[&here]) {
                         break error;
@@ -202,21 +215,21 @@ mod tests {
             assert!(matches!(waiting.join().unwrap(), Error::Interrupted));
         });
         // One that began before, and was busy sending when it happened.
-        let mut early = room.patience(None);
+        let mut early = room.patience(room.begun(), None);
         room.interrupt();
         assert!(matches!(early.wait(&[&here]), Err(Error::Interrupted)));
 
-        let mut later = room.patience(Some(Duration::from_millis(1)));
+        let mut later = room.patience(room.begun(), Some(Duration::from_millis(1)));
         assert!(later.wait(&[&here]).unwrap(), "a turn that nobody ended");
         room.close();
-        assert!(matches!(room.patience(None).wait(&[&here]), Err(Error::Closed)));
+        assert!(matches!(room.patience(room.begun(), None).wait(&[&here]), Err(Error::Closed)));
     }
 
     #[test]
     fn sockets_that_have_room_and_take_nothing_are_not_asked_all_the_time() {
         let room = Room::default();
         let (here, _there) = UnixDatagram::pair().unwrap();
-        let mut patience = room.patience(Some(Duration::from_millis(20)));
+        let mut patience = room.patience(room.begun(), Some(Duration::from_millis(20)));
 
         let mut turns = 0;
         while patience.wait(&[&here]).unwrap() {

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::interrupt;
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
 use super::readiness::Readiness;
@@ -68,14 +69,14 @@ impl<Q: Queue> Monitor<Q> {
         take: impl FnOnce(&mut Q) -> R,
     ) -> Result<R, WaitError> {
         let mut shared = self.shared.lock();
-        let interrupts = shared.interrupts;
+        let begun = interrupt::begun(shared.interrupts);
         let mut deadline = None;
         let mut expired = timeout.is_some_and(|timeout| timeout.is_zero());
         while shared.queue.is_empty() {
             if shared.closed {
                 return Err(WaitError::Closed);
             }
-            if shared.interrupts != interrupts {
+            if shared.interrupts != begun {
                 return Err(WaitError::Interrupted);
             }
             if expired {
