@@ -299,6 +299,16 @@ fn boot_time_ahead() -> Duration {
     if ahead < Duration::from_millis(1) { Duration::ZERO } else { ahead }
 }
 
+impl mpt_msg {
+    /// Whether both can be sent together.
+    fn wishes_like(&self, other: &mpt_msg) -> bool {
+        self.peer == other.peer
+            && self.path == other.path
+            && self.copies == other.copies
+            && self.deadline_us == other.deadline_us
+    }
+}
+
 /// The wishes of a message, which its neighbours may share.
 fn wishes(message: &mpt_msg) -> (PeerId, SendOptions) {
     let mut options = SendOptions::new().copies(message.copies);
@@ -316,11 +326,13 @@ fn send_all(
     messages: &Messages,
     timeout: Option<Duration>,
 ) -> Result<usize, Fail> {
+    // To the caller it is one call, whatever the messages wish.
+    let call = endpoint.attempts();
     let until = timeout.map(|timeout| mptunnel_core::clock().saturating_add(timeout));
     let mut left = timeout;
     let mut taken = 0;
     while taken < messages.len {
-        let outcome = send_run(endpoint, messages, taken, left);
+        let outcome = call.attempt(|| send_run(endpoint, messages, taken, left));
         match outcome {
             Ok((sent, run)) => {
                 taken += sent;
@@ -343,9 +355,10 @@ fn send_run(
     first: usize,
     timeout: Option<Duration>,
 ) -> Result<(usize, usize), Fail> {
-    let (peer, options) = wishes(&checked(messages, first)?);
+    let head = checked(messages, first)?;
+    let (peer, options) = wishes(&head);
     let same = |index: usize| match checked(messages, index) {
-        Ok(message) => wishes(&message) == (peer, options),
+        Ok(message) => message.wishes_like(&head),
         // Told when it is its turn.
         Err(_) => false,
     };

@@ -144,7 +144,13 @@ pub(crate) unsafe fn size_of_struct<T: Sized32>(at: *const T) -> Result<usize, F
 ///
 /// # Safety
 /// `size` readable bytes.
+#[inline]
 pub(crate) unsafe fn read_struct<T: Sized32>(at: *const T, size: usize) -> T {
+    if size >= size_of::<T>() {
+        // SAFETY: so many bytes are readable, anywhere in memory, and any bits are a value. Unlike
+        // the copy below, which is a call, this costs what the members cost that are looked at.
+        return unsafe { at.read_unaligned() };
+    }
     let mut value = T::unset();
     // SAFETY: no more than both have, from the caller's bytes to a local, any bits being a value.
     unsafe {
@@ -159,7 +165,17 @@ pub(crate) unsafe fn read_struct<T: Sized32>(at: *const T, size: usize) -> T {
 ///
 /// # Safety
 /// `size` writable bytes, at least 4.
+#[inline]
 pub(crate) unsafe fn write_struct<T: Sized32>(at: *mut T, size: usize, value: &T) {
+    if size == size_of::<T>() {
+        // SAFETY: so many bytes are writable, of which the first four stay as they are.
+        unsafe {
+            let struct_size = at.cast::<[u8; 4]>().read();
+            at.write_unaligned(*value);
+            at.cast::<[u8; 4]>().write(struct_size);
+        }
+        return;
+    }
     let known = size.min(size_of::<T>());
     // SAFETY: no more than both have; `struct_size` at the beginning stays the caller's.
     unsafe {
