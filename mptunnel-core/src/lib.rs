@@ -59,7 +59,7 @@ pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
 pub use snapshot::Snapshot;
 pub use stats::{OrderCounts, PathInfo, PeerInfo, Quality, Stats};
 use std::time::Duration;
-pub use tunnel::{Tunnel, TunnelBuilder, TunnelSender};
+pub use tunnel::{ProbeAnswer, Tunnel, TunnelBuilder, TunnelSender};
 
 /// The clock of this library: time since the system was started, in which suspend counts
 /// (`CLOCK_BOOTTIME`). Never decreases. For comparing with the [time](Arrival::time) of an arrival.

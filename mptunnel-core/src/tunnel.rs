@@ -34,6 +34,10 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
+mod probing;
+
+pub use probing::ProbeAnswer;
+
 /// The client's end of a multipath tunnel. Datagrams go over all paths; the first copy of each is
 /// delivered, whole and once, or none is.
 ///

@@ -179,3 +179,28 @@ fn a_response_with_a_wrong_nonce_proves_nothing() {
     pair.settle();
     assert_eq!(pair.server.peer(peer).unwrap().route(0), before);
 }
+
+#[test]
+fn who_measures_gets_the_answer_of_each_path_to_the_moment_of_asking() {
+    let mut pair = Pair::connected(3);
+    assert_eq!(pair.client.take_answers().count(), 0, "nobody measures");
+    let asked: Vec<_> = (0..2)
+        .map(|_| {
+            let now = pair.now;
+            pair.client.probe(now);
+            pair.run(100 * MS);
+            now
+        })
+        .collect();
+
+    let answers: Vec<_> = pair.client.take_answers().collect();
+
+    for at in asked {
+        let mut paths: Vec<_> =
+            answers.iter().filter(|answer| answer.asked == at).map(|answer| answer.path).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, pair.paths, "{answers:?}");
+    }
+    assert!(answers.iter().all(|answer| answer.round_trip <= 2 * MS), "{answers:?}");
+    assert_eq!(pair.client.take_answers().count(), 0, "each is told once");
+}

@@ -12,13 +12,16 @@ use super::super::session::Session;
 use super::super::time::Time;
 use super::super::wire::{FLOW_ALL, GUARD_LEN, TAG_LEN};
 use super::paths::PathState;
-use super::{CLOSED_KEPT, Client, Wanted};
+use super::{CLOSED_KEPT, Client, PingAnswer, Wanted};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// CTRL packets remembered, so that a NOSESSION can be held against them.
 const REMEMBERED: usize = 512;
+
+/// Answered PINGs kept for who measures: 32 paths, asked 20 times a second, for six seconds.
+const ANSWERS_KEPT: usize = 4_096;
 
 /// The CTRL packets of the current session that a NOSESSION may answer.
 #[derive(Default)]
@@ -199,11 +202,19 @@ impl Client {
         let Some(path) = self.path_mut(pong.path) else { return };
         let Some(answered) = path.probe.on_pong(now, pong, current) else { return };
         let id = path.id;
+        let round_trip = path.probe.health.last_rtt().unwrap_or_default();
         // A late answer must not revive a path that has lost its socket.
         let came_up = path.is_open() && path.set_up(now, true);
         path.reopens = 0;
         if answered.session == current {
             self.log.on_answer(answered.pn);
+        }
+        if let Some(answers) = &mut self.answers {
+            if answers.len() >= ANSWERS_KEPT {
+                answers.pop_front();
+            }
+            let asked = Time::from_micros(pong.t_tx);
+            answers.push_back(PingAnswer { path: id, asked, round_trip });
         }
         if came_up {
             self.tell(ClientEvent::PathUp(id));

@@ -30,7 +30,7 @@ use super::config::{ClientConfig, ClientKeys};
 use super::crypto::{self, KeySet, Secret, mac};
 use super::dataplane::DataPlane;
 use super::entropy::{Entropy, random_u64};
-use super::event::{ClientEvent, Reopen, Transmit};
+use super::event::{ClientEvent, PathId, Reopen, Transmit};
 use super::frame::{CLOSE_FINISHED, Frame, FrameList};
 use super::limit::{CLOSES_PER_S, PerSecond};
 use super::num::widen;
@@ -100,6 +100,19 @@ pub struct Client {
     transmits: VecDeque<Transmit>,
     events: VecDeque<ClientEvent>,
     reopens: VecDeque<Reopen>,
+    /// PINGs that were answered, for who measures; `None` for everybody else.
+    answers: Option<VecDeque<PingAnswer>>,
+}
+
+/// A PING that was answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PingAnswer {
+    /// The path that it was for.
+    pub path: PathId,
+    /// When it was sent.
+    pub asked: Time,
+    /// Until the PONG came, without the time that the server held it.
+    pub round_trip: Duration,
 }
 
 /// A session that only receives any more.
@@ -195,6 +208,7 @@ impl Client {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             reopens: VecDeque::new(),
+            answers: None,
         }
     }
 

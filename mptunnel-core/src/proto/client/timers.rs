@@ -8,7 +8,7 @@ use super::super::time::Time;
 use super::super::wire::{InitPayload, VERSION};
 use super::attempt::Attempt;
 use super::paths::LINGER_DOWN;
-use super::{Client, ClientPath, Wanted};
+use super::{Client, ClientPath, PingAnswer, Wanted};
 use std::time::Duration;
 
 /// An attempt that is older is replaced by a new one.
@@ -41,6 +41,17 @@ impl Client {
             path.probe.hurry(now);
         }
         self.drive(now);
+    }
+
+    /// Asks all paths at once, and keeps from now on what is answered: for who measures.
+    pub fn probe(&mut self, now: Time) {
+        self.answers.get_or_insert_default();
+        self.on_data_after_pause(now);
+    }
+
+    /// The answers since the last call. None before [`probe`](Self::probe) was called.
+    pub fn take_answers(&mut self) -> impl Iterator<Item = PingAnswer> + use<> {
+        self.answers.as_mut().map(std::mem::take).unwrap_or_default().into_iter()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
