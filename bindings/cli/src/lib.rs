@@ -15,6 +15,7 @@ pub mod exit;
 pub mod keygen;
 pub mod keys;
 pub mod log;
+pub mod ping;
 mod program;
 mod reload;
 mod repeats;

@@ -11,6 +11,7 @@ use mptunnel_cli::doctor::{self, DoctorArgs};
 use mptunnel_cli::exit::{Exit, fail};
 use mptunnel_cli::keygen::{self, GenerateArgs, PublicKeyArgs};
 use mptunnel_cli::log::{self, Verbosity};
+use mptunnel_cli::ping::{self, PingArgs};
 
 /// Tools for multipath UDP tunnels
 ///
@@ -44,13 +45,14 @@ enum Command {
     Bridge(Box<BridgeArgs>),
     Demo(DemoArgs),
     Doctor(Box<DoctorArgs>),
+    Ping(Box<PingArgs>),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     log::init(match cli.command {
-        // What the library has to say is among the findings.
-        Command::Doctor(_) => Verbosity::Errors,
+        // What the library has to say they tell themselves.
+        Command::Doctor(_) | Command::Ping(_) => Verbosity::Errors,
         _ => Verbosity::Normal,
     });
     let keys = match cli.command {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Command::Bridge(args) => return bridge::run(*args),
         Command::Demo(args) => return demo::run(args),
         Command::Doctor(args) => return doctor::run(&args),
+        Command::Ping(args) => return ping::run(&args),
     };
     match keys {
         Ok(()) => Exit::Success.into(),
@@ -82,7 +85,10 @@ Examples:
 
   Find out why a tunnel does not work, on either end, with the arguments that the program has:
       mptunnel doctor client.conf
-      mptunnel doctor 2000 127.0.0.1 1194";
+      mptunnel doctor 2000 127.0.0.1 1194
+
+  Round trip and loss over each path and over the tunnel, while you pull cables:
+      mptunnel ping client.conf";
 
 const GENPSK_EXAMPLE: &str = "\
 Example:

@@ -180,12 +180,12 @@ fn write_out(text: &str) -> io::Result<()> {
 }
 
 /// Whether a variable is set to something (as <https://no-color.org> has it).
-fn is_set(variable: &str) -> bool {
+pub(crate) fn is_set(variable: &str) -> bool {
     env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 /// Whether the locale says that the terminal shows UTF-8 (locale(7)).
-fn is_utf8() -> bool {
+pub(crate) fn is_utf8() -> bool {
     let values = ["LC_ALL", "LC_CTYPE", "LANG"].map(|variable| env::var(variable).ok());
     let first = values.into_iter().flatten().find(|value| !value.is_empty());
     first.is_some_and(|locale| {

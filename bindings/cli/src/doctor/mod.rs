@@ -137,7 +137,7 @@ fn reach_all(
     }
     let static_keys =
         matches!(settings.credentials(Role::Client), Ok(Credentials::ClientKeys { .. }));
-    if static_keys && server::bind(settings.listen).is_err() {
+    if static_keys && !can_listen(settings.listen) {
         let why = "the server knows this client by its private key, and would take the session \
                    from the mpclient that seems to be running";
         report.section(SERVER, not_asked(why, "stop mpclient, and run this again"));
@@ -254,6 +254,11 @@ fn port_for_applications(settings: &Settings) -> Finding {
             "choose another LISTEN_PORT",
         ),
     }
+}
+
+/// Whether the port for applications is free, so that no mpclient seems to be running.
+pub(crate) fn can_listen(at: SocketAddr) -> bool {
+    server::bind(at).is_ok()
 }
 
 fn clock() -> Vec<Finding> {

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! `mptunnel ping` as a user runs it, with real programs on loopback.
+
+mod support;
+
+use nix::sys::signal::Signal;
+use support::{MPTUNNEL, PATIENCE, Program, Service, World, bridge, output};
+
+/// A line of the summary: sent, answered, and the whole line.
+struct Row {
+    sent: u32,
+    answered: u32,
+    line: String,
+}
+
+fn row(text: &str, name: &str) -> Row {
+    let line = text.lines().rfind(|line| line.split_whitespace().next() == Some(name));
+    let line = line.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned();
+    let word = |at: usize| line.split_whitespace().nth(at).unwrap().parse().unwrap();
+    Row { sent: word(1), answered: word(2), line }
+}
+
+/// A server for `echo` with two bridges, and the configuration file of its clients.
+fn two_bridges(world: &World, echo: &Service) -> (Program, [Program; 2], String) {
+    let server = world.server(echo.address, &[]);
+    let bridges = [(); 2].map(|()| bridge(world, server.address(), &[]));
+    let [one, two] = [0, 1].map(|at| bridges[at].port());
+    let config = format!("127.0.0.1 {one} name=one\n127.0.0.1 {two} name=two\n");
+    let file = world.write("client.conf", &config);
+    (server, bridges, file.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_bridge_killed_in_the_middle_is_lost_on_its_path_and_not_over_the_tunnel() {
+    let world = World::new();
+    let echo = Service::echo();
+    let (_server, [one, two], file) = two_bridges(&world, &echo);
+    let mut ping = world.start(MPTUNNEL, &["ping", "-i", "0.05", "--echo", &file]);
+    // Some rounds with both.
+    ping.expect("    0.2");
+
+    two.kill();
+    let told = ping.expect("two: OUTAGE since ");
+    ping.expect_line(&["path two is down: ", "nothing listens there"], PATIENCE);
+    ping.signal(Signal::SIGINT);
+
+    assert!(ping.wait().success(), "{}", ping.log());
+    ping.expect("min/avg/max/mdev");
+    let text = ping.log();
+    let [first, second, tunnel] = ["one", "two", "tunnel"].map(|name| row(&text, name));
+    assert!(second.answered >= 3 && second.answered + 5 <= second.sent, "{text}");
+    for whole in [first, tunnel] {
+        assert!(whole.sent >= 10 && whole.answered == whole.sent, "{text}");
+        assert!(whole.line.contains(" 0.0 %") && whole.line.ends_with("none"), "{text}");
+    }
+    // The moment at which it began, not the one at which it was noticed.
+    let moments: Vec<f64> = told
+        .split(" s")
+        .filter_map(|part| part.split_whitespace().next_back()?.parse().ok())
+        .collect();
+    assert!(moments[0] - moments[1] >= 0.4, "{told}");
+    drop(one);
+}
+
+#[test]
+fn an_outage_that_ends_is_told_with_its_length() {
+    let world = World::new();
+    let echo = Service::echo();
+    let (_server, [one, _two], file) = two_bridges(&world, &echo);
+    let mut ping = world.start(MPTUNNEL, &["ping", "-i", "0.05", &file]);
+    ping.expect("    0.2");
+
+    one.signal(Signal::SIGUSR1);
+    ping.expect("one: OUTAGE since ");
+    one.signal(Signal::SIGUSR2);
+    ping.expect_line(&["one: answers again, after ", " rounds)"], PATIENCE);
+    ping.signal(Signal::SIGTERM);
+
+    assert!(ping.wait().success());
+    let text = ping.log();
+    assert!(row(&text, "tunnel").line.contains(" 0.0 %"), "{text}");
+}
+
+#[test]
+fn as_many_rounds_as_asked_for_and_with_quiet_the_summary_only() {
+    let world = World::new();
+    let echo = Service::echo();
+    let (_server, _bridges, file) = two_bridges(&world, &echo);
+    let args = ["ping", "-q", "-c", "5", "-i", "0.02", &file];
+
+    let (status, out, err) = output(world.command(MPTUNNEL, &args));
+
+    assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
+    assert!(out.starts_with("\n5 rounds, one every 20 ms; tunnel: first answer over any path"));
+    for name in ["one", "two", "tunnel"] {
+        assert_eq!((row(&out, name).sent, row(&out, name).answered), (5, 5), "{out}");
+    }
+    assert_eq!(out.lines().count(), 7, "{out}");
+}
+
+#[test]
+fn a_target_that_does_not_echo_is_all_loss_with_echo() {
+    let world = World::new();
+    let mute = Service::start(|_, _| None);
+    let (_server, _bridges, file) = two_bridges(&world, &mute);
+    let args = ["ping", "-q", "--echo", "-c", "3", "-i", "0.02", &file];
+
+    let (status, out, _) = output(world.command(MPTUNNEL, &args));
+
+    assert_eq!(status, Some(1), "{out}");
+    assert_eq!(row(&out, "one").answered, 3, "{out}");
+    assert_eq!(row(&out, "tunnel").answered, 0, "{out}");
+}
+
+#[test]
+fn a_refusal_says_why_and_names_the_doctor() {
+    let world = World::new();
+    let echo = Service::echo();
+    let (_server, _bridges, file) = two_bridges(&world, &echo);
+
+    let args = ["ping", "-c", "1", "--encrypt", "off", &file];
+    let (status, _, err) = output(world.command(MPTUNNEL, &args));
+
+    assert_eq!(status, Some(1), "{err}");
+    assert!(err.contains("encryption is off at the client and on at the server"), "{err}");
+    assert!(err.contains("mptunnel doctor ") && err.contains("client.conf"), "{err}");
+}
