@@ -61,6 +61,60 @@ pub enum Event {
     Rekeyed(PeerId),
 }
 
+impl Event {
+    /// What happened, as one word for programs to look at: it stays the same between versions.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Event::Connected => "connected",
+            Event::Disconnected => "disconnected",
+            Event::ServerSilent(_) => "server_silent",
+            Event::ServerRestarted => "server_restarted",
+            Event::ServerGoingAway => "server_going_away",
+            Event::Refused(_) => "refused",
+            Event::ServerUnderLoad => "server_under_load",
+            Event::Closed => "closed",
+            Event::PathUp(..) => "path_up",
+            Event::PathDown(..) => "path_down",
+            Event::FlowClosed { .. } => "flow_closed",
+            Event::PeerUp(_) => "peer_up",
+            Event::PeerRestarted(_) => "peer_restarted",
+            Event::PeerGone(..) => "peer_gone",
+            Event::PeerPathUp(..) => "peer_path_up",
+            Event::PeerPathMoved(..) => "peer_path_moved",
+            Event::PeerPathSilent(..) => "peer_path_silent",
+            Event::UnknownKey(_) => "unknown_key",
+            Event::PeerRefused(_) => "peer_refused",
+            Event::Rekeyed(_) => "rekeyed",
+        }
+    }
+
+    /// The path that it is about, and the client that the path belongs to (0 at a client).
+    pub fn path(&self) -> Option<(PeerId, PathId)> {
+        match self {
+            Event::PathUp(path, _) | Event::PathDown(path, ..) => Some((PeerId(0), *path)),
+            Event::PeerPathUp(peer, slot, _)
+            | Event::PeerPathMoved(peer, slot, _)
+            | Event::PeerPathSilent(peer, slot) => Some((*peer, PathId::of_slot(*slot))),
+            _ => None,
+        }
+    }
+
+    /// The client that it is about.
+    pub fn peer(&self) -> Option<PeerId> {
+        match self {
+            Event::PeerUp(peer)
+            | Event::PeerRestarted(peer)
+            | Event::PeerGone(peer, _)
+            | Event::PeerPathUp(peer, ..)
+            | Event::PeerPathMoved(peer, ..)
+            | Event::PeerPathSilent(peer, _)
+            | Event::Rekeyed(peer)
+            | Event::FlowClosed { peer, .. } => Some(*peer).filter(|peer| *peer != PeerId(0)),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -43,6 +43,7 @@ pub mod sim;
 mod snapshot;
 mod stats;
 mod sync;
+mod trend;
 mod tunnel;
 
 pub use endpoint::{Config, Endpoint};
@@ -57,7 +58,7 @@ pub use proto::event::{PathId, PeerId};
 pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
 pub use snapshot::Snapshot;
-pub use stats::{OrderCounts, PathInfo, PeerInfo, Quality, Stats};
+pub use stats::{OrderCounts, PathInfo, PathState, PeerInfo, Quality, Span, Stats};
 use std::time::Duration;
 pub use tunnel::{ProbeAnswer, Tunnel, TunnelBuilder, TunnelSender};
 

@@ -5,6 +5,7 @@ use crate::handler::{Delivery, Handler};
 use crate::hook::SocketHook;
 use crate::inbox::{Arrival, Inbox, Slot};
 use crate::interrupt::Attempts;
+use crate::io::clock;
 use crate::io::entropy::OsEntropy;
 use crate::io::outgoing::Outcome;
 use crate::io::room::Patience;
@@ -15,15 +16,16 @@ use crate::options::{Place, Role, Settings};
 use crate::proto::crypto::BACKEND;
 use crate::proto::dataplane::DataPlane;
 use crate::proto::frame::{CLOSE_FINISHED, CLOSE_LIMIT};
-use crate::proto::server::{Peer, Server as Machine};
+use crate::proto::server::{Peer, Server as Machine, Slot as PeerSlot};
 use crate::proto::time::Time;
 use crate::proto::view::{SendView, ViewCell};
 use crate::proto::wire::INDEX_OFFSET;
 use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PeerInfo, Quality, Stats};
+use crate::stats::{PathInfo, PathState, PeerInfo, Quality, Stats};
 use crate::sync::Mutex;
+use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -55,6 +57,8 @@ pub struct Server {
     local: Vec<SocketAddr>,
     settings: Mutex<Settings>,
     key_ids: Vec<String>,
+    /// What its clients' paths had counted a while ago.
+    trend: Mutex<Trend>,
 }
 
 /// How a [`Server`] is to be.
@@ -180,7 +184,8 @@ impl ServerBuilder {
         });
         let io = ServerIo::start(machine, plane, listeners, self.settings.mtu, handlers, sink)?;
         let settings = Mutex::new(self.settings);
-        Ok(Server { io, inbox, batch: Mutex::default(), local, settings, key_ids })
+        let (batch, trend) = (Mutex::default(), Mutex::default());
+        Ok(Server { io, inbox, batch, local, settings, key_ids, trend })
     }
 }
 
@@ -375,9 +380,15 @@ impl Server {
         if self.io.shared.is_forked() {
             return Vec::new();
         }
-        let server = self.io.shared.control.lock();
-        let mut peers: Vec<PeerInfo> = server.peers().map(info_of).collect();
+        let now = clock::now();
+        let mut peers: Vec<PeerInfo> =
+            self.io.shared.control.lock().peers().map(|peer| info_of(now, peer)).collect();
         peers.sort_by_key(|peer| peer.id);
+        let paths = peers.iter_mut().flat_map(|peer| {
+            let id = peer.id;
+            peer.paths.iter_mut().map(move |path| (id, path))
+        });
+        self.trend.lock().note(now, paths);
         peers
     }
 
@@ -389,8 +400,12 @@ impl Server {
         if self.io.shared.is_forked() {
             return Err(Error::Forked);
         }
-        let server = self.io.shared.control.lock();
-        server.peer(peer.client()).map(info_of).ok_or(Error::UnknownPeer(peer))
+        let now = clock::now();
+        let info = self.io.shared.control.lock().peer(peer.client()).map(|p| info_of(now, p));
+        let mut info = info.ok_or(Error::UnknownPeer(peer))?;
+        let id = info.id;
+        self.trend.lock().tell(now, info.paths.iter_mut().map(|path| (id, path)));
+        Ok(info)
     }
 
     /// The paths of one client.
@@ -471,6 +486,7 @@ impl Server {
             stats: self.stats(),
             paths: Vec::new(),
             peers: self.peers(),
+            relay: None,
         }
     }
 
@@ -501,42 +517,42 @@ impl Server {
     }
 }
 
-fn info_of(peer: &Peer) -> PeerInfo {
+fn info_of(now: Time, peer: &Peer) -> PeerInfo {
     PeerInfo {
         id: peer.id,
         restarts: peer.epoch,
-        paths: paths_of(peer),
+        paths: peer.slots().map(|slot| path_of(now, peer, slot)).collect(),
         cipher: peer.current.cipher().name(),
         window: peer.current.window_bits(),
     }
 }
 
-fn paths_of(peer: &Peer) -> Vec<PathInfo> {
-    peer.slots()
-        .map(|slot| {
-            let mut info = PathInfo {
-                id: PathId::of_slot(slot.id),
-                slot: slot.id,
-                name: format!("path {}", slot.id),
-                words: String::new(),
-                up: slot.active.is_some() && !slot.silent,
-                since: Duration::ZERO,
-                backup: slot.backup,
-                remote: slot.active.map(|route| route.remote),
-                max_packet: slot.max_packet,
-                quality: Quality::of(&slot.probe.health),
-                sent: 0,
-                sent_bytes: 0,
-                send_dropped: 0,
-                received: 0,
-                received_bytes: 0,
-                wins: 0,
-                duplicates: 0,
-            };
-            info.count(peer.slot_counts(slot));
-            info
-        })
-        .collect()
+fn path_of(now: Time, peer: &Peer, slot: &PeerSlot) -> PathInfo {
+    let (state, reason) = match slot {
+        PeerSlot { active: None, .. } => {
+            (PathState::Starting, "its address is not proven yet".into())
+        }
+        PeerSlot { silent: true, last_heard, .. } => {
+            let seconds = now.since(*last_heard).as_secs();
+            (PathState::Down, format!("no probe of the client came for {seconds} s").into())
+        }
+        _ => (PathState::Up, "the client's probes come".into()),
+    };
+    let mut info = PathInfo {
+        id: PathId::of_slot(slot.id),
+        slot: slot.id,
+        name: format!("path {}", slot.id),
+        up: state == PathState::Up,
+        state,
+        reason,
+        backup: slot.backup,
+        remote: slot.active.map(|route| route.remote),
+        max_packet: slot.max_packet,
+        quality: Quality::of(&slot.probe.health),
+        ..PathInfo::default()
+    };
+    info.count(peer.slot_counts(slot));
+    info
 }
 
 /// Readable while [`Server::recv_from_timeout`] with a timeout of zero would return something, or

@@ -8,7 +8,8 @@
 //! escape (Prometheus text format 0.0.4).
 
 use crate::options::Role;
-use crate::stats::{PathInfo, PeerInfo, Stats};
+use crate::relay::RelayStats;
+use crate::stats::{PathInfo, PeerInfo, Span, Stats};
 use crate::{PathId, PeerId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub struct Snapshot {
     pub paths: Vec<PathInfo>,
     /// The clients of a server, with their paths; none at a client.
     pub peers: Vec<PeerInfo>,
+    /// What the relay around it has carried, if there is one.
+    pub relay: Option<RelayStats>,
 }
 
 impl Snapshot {
@@ -63,6 +66,16 @@ impl Snapshot {
             Role::Server => ("peers", self.peers.iter().map(peer_json).collect()),
         };
         all[key] = Value::Array(list);
+        if let Some(relay) = &self.relay {
+            all["relay"] = json!({
+                "flows": relay.flows,
+                "flows_refused": relay.flows_refused,
+                "to_tunnel": relay.to_tunnel,
+                "from_tunnel": relay.from_tunnel,
+                "dropped": relay.dropped,
+                "kernel_dropped": relay.kernel_dropped,
+            });
+        }
         all.to_string()
     }
 
@@ -119,6 +132,9 @@ impl Snapshot {
                 let id = peer.id.to_string();
                 text.sample(&[("peer", &id)], f64::from(peer.restarts));
             }
+        }
+        if let Some(relay) = &self.relay {
+            relay_to(relay, &mut text);
         }
         self.paths_to(&mut text);
         text.text
@@ -189,6 +205,21 @@ static PATH_METRICS: &[PathMetric] = &[
     metric("loss_in_ratio", "gauge", "Fraction lost on the way in.", |p| p.quality.loss_in),
 ];
 
+fn relay_to(relay: &RelayStats, text: &mut Exposition) {
+    let flows = count_of(relay.flows as u64);
+    text.family("mptunnel_relay_flows", "gauge", "Applications in use now.").sample(&[], flows);
+    for (name, help, count) in [
+        ("to_tunnel", "Datagrams from the applications or the target.", relay.to_tunnel),
+        ("from_tunnel", "Datagrams to the applications or the target.", relay.from_tunnel),
+        ("dropped", "Datagrams of either direction that were not passed on.", relay.dropped),
+        ("kernel_dropped", "Arrivals dropped by the kernel: buffer full.", relay.kernel_dropped),
+        ("flows_refused", "Applications refused: the limit is reached.", relay.flows_refused),
+    ] {
+        let name = format!("mptunnel_relay_{name}_total");
+        text.family(&name, "counter", help).sample(&[], count_of(count));
+    }
+}
+
 fn seconds(time: Option<Duration>) -> Option<f64> {
     time.map(|time| time.as_secs_f64())
 }
@@ -217,6 +248,8 @@ fn path_json(path: &PathInfo) -> Value {
         "name": path.name,
         "words": path.words,
         "up": path.up,
+        "state": path.state.name(),
+        "reason": path.reason,
         "since_us": micros(Some(path.since)),
         "backup": path.backup,
         "remote": path.remote.map(|remote| remote.to_string()),
@@ -234,6 +267,18 @@ fn path_json(path: &PathInfo) -> Value {
         "received_bytes": path.received_bytes,
         "wins": path.wins,
         "duplicates": path.duplicates,
+        "last_1s": path.last_1s.as_ref().map(span_json),
+        "last_10s": path.last_10s.as_ref().map(span_json),
+    })
+}
+
+fn span_json(span: &Span) -> Value {
+    json!({
+        "length_us": micros(Some(span.length)),
+        "sent": span.sent,
+        "sent_bytes": span.sent_bytes,
+        "received": span.received,
+        "received_bytes": span.received_bytes,
     })
 }
 
@@ -288,7 +333,7 @@ impl Exposition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{OrderCounts, Quality};
+    use crate::{OrderCounts, PathState, Quality};
 
     fn path(id: u32, name: &str) -> PathInfo {
         PathInfo {
@@ -297,6 +342,8 @@ mod tests {
             name: name.to_owned(),
             words: format!("to=h:1 name={name}"),
             up: true,
+            state: PathState::Up,
+            reason: "its probes are answered".into(),
             since: Duration::from_secs(1),
             backup: false,
             remote: Some("192.0.2.1:4000".parse().unwrap()),
@@ -313,6 +360,8 @@ mod tests {
             received_bytes: 2_000,
             wins: 15,
             duplicates: 5,
+            last_1s: Some(Span { length: Duration::from_secs(1), sent: 3, ..Span::default() }),
+            last_10s: None,
         }
     }
 
@@ -341,7 +390,8 @@ mod tests {
             Role::Client => (vec![path(7, "a\"b\\c")], vec![]),
             Role::Server => (vec![], vec![peer]),
         };
-        Snapshot { role, version: "1.2.3", key_ids: vec!["ab".into()], stats, paths, peers }
+        let relay = Some(RelayStats { flows: 2, to_tunnel: 7, ..RelayStats::default() });
+        Snapshot { role, version: "1.2.3", key_ids: vec!["ab".into()], stats, paths, peers, relay }
     }
 
     #[test]
@@ -355,6 +405,10 @@ mod tests {
         assert_eq!(client["paths"][0]["rtt_us"], 1_500);
         assert_eq!(client["paths"][0]["last_rtt_us"], Value::Null);
         assert_eq!(client["paths"][0]["wins"], 15);
+        assert_eq!(client["relay"]["to_tunnel"], 7);
+        assert_eq!(client["paths"][0]["state"], "up");
+        assert_eq!(client["paths"][0]["last_1s"]["sent"], 3);
+        assert_eq!(client["paths"][0]["last_10s"], Value::Null);
 
         let server: Value = serde_json::from_str(&snapshot(Role::Server).to_json()).unwrap();
         assert_eq!(server["cipher"], Value::Null);
@@ -373,6 +427,7 @@ mod tests {
         assert!(!text.contains("rtt_min_seconds{"), "what is not measured has no sample");
         assert!(text.contains("mptunnel_dropped_packets_total{reason=\"duplicate\"} 5\n"));
         assert!(text.contains("\nmptunnel_connected 1\n"));
+        assert!(text.contains("\nmptunnel_relay_to_tunnel_total 7\n"));
 
         let names: Vec<&str> =
             text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();

@@ -5,11 +5,12 @@ use crate::proto::health::Health;
 pub use crate::proto::reorder::OrderCounts;
 use crate::proto::route::PathCounts;
 use crate::{PathId, PeerId};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 /// One path, at a client or of one client at a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PathInfo {
     /// Its name for calls.
@@ -22,7 +23,11 @@ pub struct PathInfo {
     pub words: String,
     /// Whether probes are answered (client) or heard (server).
     pub up: bool,
-    /// How long `up` has been as it is; zero at a server.
+    /// What state it is in.
+    pub state: PathState,
+    /// Why it is in that state, in words.
+    pub reason: Cow<'static, str>,
+    /// How long `up` has been as it is.
     pub since: Duration,
     /// Whether it waits until no other path is up.
     pub backup: bool,
@@ -46,6 +51,54 @@ pub struct PathInfo {
     pub wins: u64,
     /// Packets that another path had brought before.
     pub duplicates: u64,
+    /// What changed within about a second. `None` unless somebody has looked at the endpoint about
+    /// a second ago as well.
+    pub last_1s: Option<Span>,
+    /// What changed within about ten seconds, likewise.
+    pub last_10s: Option<Span>,
+}
+
+/// What state a path is in.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum PathState {
+    /// Nothing has answered on it yet (client), or its address is not proven yet (server).
+    #[default]
+    Starting,
+    /// It is in use, or ready to be.
+    Up,
+    /// It has fallen silent, and is tried again and again.
+    Down,
+    /// A client's path that cannot be tried: its name does not resolve, its interface is missing …
+    NoSocket,
+}
+
+impl PathState {
+    /// One word for it, which stays the same between versions.
+    pub fn name(self) -> &'static str {
+        match self {
+            PathState::Starting => "starting",
+            PathState::Up => "up",
+            PathState::Down => "down",
+            PathState::NoSocket => "no_socket",
+        }
+    }
+}
+
+/// What changed on a path within a span of time that ends now.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Span {
+    /// How long it is.
+    pub length: Duration,
+    /// Packets sent, copies and control included.
+    pub sent: u64,
+    /// Bytes of these.
+    pub sent_bytes: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Bytes of these.
+    pub received_bytes: u64,
 }
 
 /// What probes tell about a path. `None` = not measured yet.

@@ -14,7 +14,7 @@ use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::hex;
 use crate::options::{HostPort, PathRole, PathSpec, Place, Role, Settings};
-use crate::proto::client::{Client, PathSettings, PathState};
+use crate::proto::client::{Client, ClientPath, PathSettings, PathState as SocketState};
 use crate::proto::crypto::BACKEND;
 use crate::proto::dataplane::DataPlane;
 use crate::proto::time::Time;
@@ -22,11 +22,12 @@ use crate::proto::view::SendView;
 use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, Quality, Stats};
+use crate::stats::{PathInfo, PathState, Quality, Stats};
 use crate::sync::Mutex;
+use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -69,6 +70,8 @@ pub struct Tunnel {
     specs: Mutex<BTreeMap<PathId, PathSpec>>,
     hook: Option<SocketHook>,
     key_id: String,
+    /// What its paths had counted a while ago.
+    trend: Mutex<Trend>,
 }
 
 /// How a [`Tunnel`] is to be.
@@ -183,6 +186,7 @@ impl TunnelBuilder {
             specs: Mutex::default(),
             hook: self.hook,
             key_id,
+            trend: Mutex::default(),
         };
         let paths = match (self.paths.is_empty(), &tunnel.server) {
             (false, _) => self.paths,
@@ -507,6 +511,7 @@ impl Tunnel {
             stats: self.stats(),
             paths: self.paths(),
             peers: Vec::new(),
+            relay: None,
         }
     }
 
@@ -515,39 +520,75 @@ impl Tunnel {
         if self.io.shared.is_forked() {
             return Vec::new();
         }
-        let specs = self.specs.lock();
-        let client = self.io.shared.control.lock();
         let now = clock::now();
-        client
-            .paths()
-            .map(|path| {
-                let (remote, max_packet) = match path.state {
-                    PathState::Open { route, max_packet } => (Some(route.remote), max_packet),
-                    PathState::Closed => (None::<SocketAddr>, 0),
-                };
-                let mut info = PathInfo {
-                    id: path.id,
-                    slot: path.slot,
-                    name: path.settings.name.clone(),
-                    words: specs.get(&path.id).map(PathSpec::to_string).unwrap_or_default(),
-                    up: path.up,
-                    since: now.since(path.since),
-                    backup: path.settings.backup,
-                    remote,
-                    max_packet,
-                    quality: Quality::of(&path.probe.health),
-                    sent: 0,
-                    sent_bytes: 0,
-                    send_dropped: 0,
-                    received: 0,
-                    received_bytes: 0,
-                    wins: 0,
-                    duplicates: 0,
-                };
-                info.count(client.path_counts(path));
-                info
-            })
-            .collect()
+        let mut paths: Vec<PathInfo> = {
+            let specs = self.specs.lock();
+            let client = self.io.shared.control.lock();
+            client
+                .paths()
+                .map(|path| self.info_of(now, &client, path, specs.get(&path.id)))
+                .collect()
+        };
+        // In the order of their numbers, as the trend wants them: that of slots is another one once
+        // a path was removed.
+        let mut by_id: Vec<&mut PathInfo> = paths.iter_mut().collect();
+        by_id.sort_by_key(|path| path.id);
+        self.trend.lock().note(now, by_id.into_iter().map(|path| (PeerId(0), path)));
+        paths
+    }
+
+    fn info_of(
+        &self,
+        now: Time,
+        client: &Client,
+        path: &ClientPath,
+        spec: Option<&PathSpec>,
+    ) -> PathInfo {
+        let (remote, max_packet) = match path.state {
+            SocketState::Open { route, max_packet } => (Some(route.remote), max_packet),
+            SocketState::Closed => (None, 0),
+        };
+        let (state, reason) = self.state_of(now, path);
+        let mut info = PathInfo {
+            id: path.id,
+            slot: path.slot,
+            name: path.settings.name.clone(),
+            words: spec.map(PathSpec::to_string).unwrap_or_default(),
+            up: path.up,
+            state,
+            reason,
+            since: now.since(path.since),
+            backup: path.settings.backup,
+            remote,
+            max_packet,
+            quality: Quality::of(&path.probe.health),
+            ..PathInfo::default()
+        };
+        info.count(client.path_counts(path));
+        info
+    }
+
+    /// The state of a path, and why it is so.
+    fn state_of(&self, now: Time, path: &ClientPath) -> (PathState, Cow<'static, str>) {
+        let trouble = || self.io.shared.jobs.trouble(path.id);
+        let because = |trouble: Option<String>| trouble.map_or(String::new(), |t| format!(": {t}"));
+        match (path.state, path.up) {
+            (SocketState::Closed, _) => {
+                let why = trouble().unwrap_or_else(|| "its socket is being opened".to_owned());
+                (PathState::NoSocket, why.into())
+            }
+            (_, true) => (PathState::Up, "its probes are answered".into()),
+            (_, false) if !path.has_answered() => {
+                let why = format!("nothing has answered yet{}", because(trouble()));
+                (PathState::Starting, why.into())
+            }
+            (_, false) => {
+                let silent = path.probe.missed_since().map_or(Duration::ZERO, |at| now.since(at));
+                let seconds = silent.as_secs();
+                let why = format!("no probe was answered for {seconds} s{}", because(trouble()));
+                (PathState::Down, why.into())
+            }
+        }
     }
 
     /// Counters of the tunnel.

@@ -12,7 +12,7 @@ use crate::io::thread;
 use crate::proto::time::Time;
 use crate::sync::{Mutex, RwLock};
 use crate::tunnel::{Tunnel, TunnelBuilder, TunnelSender};
-use crate::{Error, Event};
+use crate::{Error, Event, Snapshot};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -176,6 +176,11 @@ impl ClientRelay {
             dropped: counters.dropped.load(Relaxed),
             kernel_dropped: self.shared.socket.receive_drops().into(),
         }
+    }
+
+    /// Everything that can be seen of the relay and of its end of the tunnel.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { relay: Some(self.stats()), ..self.tunnel.snapshot() }
     }
 
     /// The tunnel's next event, after the relay has done its part about it. Has to be called again

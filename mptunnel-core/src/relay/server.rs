@@ -14,7 +14,7 @@ use crate::io::wake::EventFd;
 use crate::proto::time::Time;
 use crate::server::{PeerHandle, Server, ServerBuilder, ServerSender};
 use crate::sync::{Mutex, RwLock};
-use crate::{Error, Event, PeerId};
+use crate::{Error, Event, PeerId, Snapshot};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -204,6 +204,11 @@ impl ServerRelay {
             dropped: counters.dropped.load(Relaxed),
             kernel_dropped: flows.kernel_dropped + of_open.sum::<u64>(),
         }
+    }
+
+    /// Everything that can be seen of the relay and of its end of the tunnel.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { relay: Some(self.stats()), ..self.server.snapshot() }
     }
 
     /// The server's next event, after the relay has done its part about it. Has to be called again

@@ -83,6 +83,11 @@ impl ClientPath {
         news
     }
 
+    /// Whether anything from the server ever came on it.
+    pub fn has_answered(&self) -> bool {
+        self.answered
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, PathState::Open { .. })
     }
