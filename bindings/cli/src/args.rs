@@ -327,7 +327,8 @@ Key: mpclient needs the key file that mpserver made at its first run. It is look
 A flag goes before a line of the configuration file, and that before the environment. \
 MPTUNNEL_ENCRYPT=0, on both ends, is the same as --encrypt off. SIGHUP reads the file again: \
 paths are added, removed and changed, the others carry on. \
-SIGUSR1 logs counters.
+SIGUSR1 logs counters. `mptunnel status` shows a running mpclient, and `mptunnel path` and \
+`mptunnel set` change it.
 
 Exit status: 0 after SIGTERM or SIGINT, 1 on failure, 2 if arguments, file or key are wrong.";
 
@@ -355,9 +356,9 @@ clients. It is looked for in --key-file, then the environment variable MPTUNNEL_
 /etc/mptunnel/psk, then ~/.config/mptunnel/psk.
 
 A flag goes before a line of the configuration file, and that before the environment. \
-MPTUNNEL_ENCRYPT=0, on both ends, is the same as --encrypt off. SIGHUP reads the file again: flows \
-and flow-timeout take effect at once, everything else at the next start. \
-SIGUSR1 logs counters.
+MPTUNNEL_ENCRYPT=0, on both ends, is the same as --encrypt off. SIGHUP reads the file again: what \
+can change at once does, and the log names the rest. SIGUSR1 logs counters. `mptunnel status` shows \
+a running mpserver, and `mptunnel set` changes it.
 
 Exit status: 0 after SIGTERM or SIGINT, 1 on failure, 2 if arguments, file or key are wrong.";
 

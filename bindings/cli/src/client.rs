@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The program mpclient: a thin shell around [`ClientRelay`].
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mptunnel_core::options::Settings;
+use mptunnel_core::options::{Place, Settings};
 use mptunnel_core::relay::{ClientRelay, ClientRelayConfig};
-use mptunnel_core::{Error, Event, Tunnel};
+use mptunnel_core::{Error, Event, Snapshot, Tunnel};
 
 use crate::args::ClientArgs;
 use crate::config::{ClientConfig, Environment};
+use crate::control::server::Running;
 use crate::counters::Counters;
 use crate::exit::{Exit, fail};
 use crate::program::{self, Relay, Signals};
@@ -26,7 +28,7 @@ pub fn main() -> ExitCode {
     };
     logging::init(args.verbosity);
     let environment = Environment::of_process();
-    let mut in_force = match args.load(&environment) {
+    let in_force = match args.load(&environment) {
         Ok(config) => config,
         Err(error) => return fail(PROGRAM, &error, Exit::Usage),
     };
@@ -45,18 +47,14 @@ pub fn main() -> ExitCode {
         Err(error) => return program::not_started(PROGRAM, &error),
     };
     announce(&relay, &config);
-    program::run(PROGRAM, &relay, &signals, || match args.load(&environment) {
-        Ok(read) => reload(&relay, &mut in_force, read),
+    let running = match Running::start(PROGRAM, relay, in_force.settings) {
+        Ok(running) => running,
+        Err(error) => return fail(PROGRAM, &error, Exit::Failure),
+    };
+    program::run(&running.operations, &signals, || match args.load(&environment) {
+        Ok(read) => running.operations.reload(&read.settings, Some(read.paths)),
         Err(error) => reload::report_error(&error),
     })
-}
-
-/// Changes what differs between the configuration in force and the one that was read again.
-fn reload(relay: &ClientRelay, in_force: &mut ClientConfig, read: ClientConfig) {
-    let changes = reload::take_over(&mut in_force.settings, &read.settings);
-    relay.set_flow_limits(in_force.settings.flows.into(), in_force.settings.flow_timeout);
-    let paths_changed = reload::change_paths(relay.tunnel(), &mut in_force.paths, read.paths);
-    reload::report(PROGRAM, &changes, paths_changed);
 }
 
 fn start(config: &ClientConfig) -> Result<ClientRelay, Error> {
@@ -90,8 +88,11 @@ fn announce(relay: &ClientRelay, config: &ClientConfig) {
 }
 
 impl Relay for ClientRelay {
+    const PLACE: Place = Place::ClientProgram;
+    const LIBRARY: Place = Place::ClientLibrary;
+
     fn readiness(&self) -> BorrowedFd<'_> {
-        self.tunnel().as_fd()
+        ClientRelay::tunnel(self).as_fd()
     }
 
     fn next_event(&self) -> Result<Option<Event>, Error> {
@@ -99,15 +100,35 @@ impl Relay for ClientRelay {
     }
 
     fn verdict(&self) -> Error {
-        self.tunnel().wait_ready(Some(Duration::ZERO)).err().unwrap_or(Error::Closed)
+        ClientRelay::tunnel(self).wait_ready(Some(Duration::ZERO)).err().unwrap_or(Error::Closed)
     }
 
     fn receive_buffer(&self) -> usize {
-        self.tunnel().stats().receive_buffer
+        ClientRelay::tunnel(self).stats().receive_buffer
     }
 
     fn counters(&self) -> Counters {
-        Counters::new(&self.stats(), &self.tunnel().stats())
+        Counters::new(&self.stats(), &ClientRelay::tunnel(self).stats())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        ClientRelay::snapshot(self)
+    }
+
+    fn listens_on(&self) -> Vec<SocketAddr> {
+        vec![self.local_addr()]
+    }
+
+    fn tunnel(&self) -> Option<&Tunnel> {
+        Some(ClientRelay::tunnel(self))
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<(), Error> {
+        ClientRelay::tunnel(self).set(key, value)
+    }
+
+    fn take_limits(&self, settings: &Settings) {
+        self.set_flow_limits(settings.flows.into(), settings.flow_timeout);
     }
 
     fn close(&self) {

@@ -15,6 +15,8 @@ pub enum Exit {
     /// Arguments, configuration or keys are wrong: trying again will not help. A service manager
     /// should not (`RestartPreventExitStatus=2` in a systemd unit).
     Usage = 2,
+    /// There is no running program to look at or to change: start it first.
+    NotRunning = 3,
 }
 
 impl From<Exit> for ExitCode {

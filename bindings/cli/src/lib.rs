@@ -6,8 +6,10 @@
 
 pub mod args;
 pub mod bridge;
+pub mod change;
 pub mod client;
 pub mod config;
+pub mod control;
 mod counters;
 pub mod demo;
 pub mod doctor;
@@ -20,4 +22,6 @@ mod program;
 mod reload;
 mod repeats;
 pub mod server;
+pub mod status;
 mod target;
+mod terminal;

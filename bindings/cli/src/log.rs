@@ -127,6 +127,11 @@ fn time_of_day() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// Now, as [`utc`] writes it.
+pub(crate) fn now_utc() -> String {
+    utc(time_of_day())
+}
+
 /// `2026-03-01T12:34:56.789Z` (RFC 3339).
 fn utc(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();

@@ -3,6 +3,7 @@
 //! the process.
 
 use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
@@ -11,19 +12,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use log::Level;
-use mptunnel_core::options::Settings;
-use mptunnel_core::{Error, Event};
+use mptunnel_core::options::{Place, Settings};
+use mptunnel_core::{Error, Event, Snapshot, Tunnel};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{flag, low_level};
 
+use crate::control::operate::Operations;
 use crate::counters::Counters;
 use crate::exit::{Exit, fail};
 use crate::repeats::Repeats;
 
 /// What the programs want of their relay.
-pub(crate) trait Relay {
+pub(crate) trait Relay: Send + Sync + 'static {
+    /// Whose options it has.
+    const PLACE: Place;
+    /// The part of it in the library, which has options of its own.
+    const LIBRARY: Place;
     /// Readable when [`next_event`](Self::next_event) has something, once it was called.
     fn readiness(&self) -> BorrowedFd<'_>;
     /// The next event; `None` if there is none now.
@@ -34,17 +40,27 @@ pub(crate) trait Relay {
     fn receive_buffer(&self) -> usize;
     /// What was counted so far.
     fn counters(&self) -> Counters;
+    /// Everything that can be seen.
+    fn snapshot(&self) -> Snapshot;
+    /// The addresses that it listens on: for applications, or for clients.
+    fn listens_on(&self) -> Vec<SocketAddr>;
+    /// The tunnel of a client.
+    fn tunnel(&self) -> Option<&Tunnel>;
+    /// Changes an option of the library.
+    fn set(&self, key: &str, value: &str) -> Result<(), Error>;
+    /// Takes over the options of the relay itself that may change.
+    fn take_limits(&self, settings: &Settings);
     /// Stops, within a bound.
     fn close(&self);
 }
 
 /// Runs a relay until a signal ends it or it fails; `reload` is called at each SIGHUP.
-pub(crate) fn run(
-    program: &str,
-    relay: &impl Relay,
+pub(crate) fn run<R: Relay>(
+    operations: &Operations<R>,
     signals: &Signals,
     mut reload: impl FnMut(),
 ) -> ExitCode {
+    let (program, relay) = (operations.program, &operations.relay);
     let mut buffer_checked = false;
     let mut news = News::default();
     loop {
@@ -53,7 +69,10 @@ pub(crate) fn run(
         }
         loop {
             match relay.next_event() {
-                Ok(Some(event)) => news.log(&event),
+                Ok(Some(event)) => {
+                    operations.events.push(&event, level(&event));
+                    news.log(&event);
+                }
                 Ok(None) => break,
                 Err(Error::Closed) => return fail(program, &relay.verdict(), Exit::Failure),
                 Err(error) => return fail(program, &error, Exit::Failure),

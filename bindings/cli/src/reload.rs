@@ -6,24 +6,20 @@ use mptunnel_core::Tunnel;
 use mptunnel_core::options::{OPTIONS, OptionSpec, PathSpec, Settings};
 
 /// Which options differ.
-#[derive(Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Default)]
 pub(crate) struct OptionChanges {
-    /// Those that a running program takes at once.
-    pub live: Vec<&'static str>,
+    /// Those that a running program takes at once, with their new values.
+    pub live: Vec<(&'static OptionSpec, String)>,
     /// Those that it takes when it is started again.
     pub at_restart: Vec<&'static str>,
 }
 
-/// Takes over what can be changed at run time from `read` to `in_force`, and tells what differs.
-pub(crate) fn take_over(in_force: &mut Settings, read: &Settings) -> OptionChanges {
+/// Which options of `read` differ from those in force.
+pub(crate) fn differing(in_force: &Settings, read: &Settings) -> OptionChanges {
     let mut changes = OptionChanges::default();
-    let differs = |spec: &&OptionSpec| in_force.get(spec.key) != read.get(spec.key);
-    for spec in OPTIONS.iter().filter(differs).collect::<Vec<_>>() {
+    for spec in OPTIONS.iter().filter(|spec| in_force.get(spec.key) != read.get(spec.key)) {
         match (spec.live, read.get(spec.key)) {
-            (true, Some(value)) => {
-                in_force.set(spec.key, &value).expect("a value that was read is read again");
-                changes.live.push(spec.key);
-            }
+            (true, Some(value)) => changes.live.push((spec, value)),
             _ => changes.at_restart.push(spec.key),
         }
     }
@@ -33,7 +29,8 @@ pub(crate) fn take_over(in_force: &mut Settings, read: &Settings) -> OptionChang
 /// Tells the operator which options were changed and which were not, and whether anything was.
 pub(crate) fn report(program: &str, changes: &OptionChanges, paths_changed: bool) {
     if !changes.live.is_empty() {
-        log::info!("configuration read again: {} changed", changes.live.join(", "));
+        let keys: Vec<&str> = changes.live.iter().map(|(spec, _)| spec.key).collect();
+        log::info!("configuration read again: {} changed", keys.join(", "));
     }
     if !changes.at_restart.is_empty() {
         log::warn!(
@@ -41,7 +38,7 @@ pub(crate) fn report(program: &str, changes: &OptionChanges, paths_changed: bool
             changes.at_restart.join(", ")
         );
     }
-    if *changes == OptionChanges::default() && !paths_changed {
+    if changes.live.is_empty() && changes.at_restart.is_empty() && !paths_changed {
         log::info!("configuration read again: it is as before");
     }
 }
@@ -54,18 +51,16 @@ pub(crate) fn report_error(error: &dyn std::error::Error) {
     log::error!("the configuration stays as it was");
 }
 
-/// Gives a running tunnel the paths `read` in place of `in_force`. Those that are the same in both
-/// are not touched; one that changed is made anew under its name. Returns whether any differed.
-pub(crate) fn change_paths(
-    tunnel: &Tunnel,
-    in_force: &mut Vec<PathSpec>,
-    read: Vec<PathSpec>,
-) -> bool {
-    let (gone, new) = differences(in_force, &read);
+/// Gives a running tunnel the paths `read` in place of those that it has. Those that are the same in
+/// both are not touched; one that changed is made anew under its name. Returns whether any differed.
+pub(crate) fn change_paths(tunnel: &Tunnel, read: &[PathSpec]) -> bool {
+    let running = tunnel.paths();
+    let in_force: Vec<PathSpec> =
+        running.iter().filter_map(|path| path.words.parse().ok()).collect();
+    let (gone, new) = differences(&in_force, read);
     if gone.is_empty() && new.is_empty() {
         return false;
     }
-    let running = tunnel.paths();
     for spec in &gone {
         let path = running.iter().find(|path| Some(&path.name) == spec.name.as_ref());
         if let Some(Err(error)) = path.map(|path| tunnel.remove_path(path.id)) {
@@ -86,7 +81,6 @@ pub(crate) fn change_paths(
             log::info!("configuration read again: {what} path {}", names.join(", "));
         }
     }
-    *in_force = read;
     true
 }
 
@@ -124,18 +118,18 @@ mod tests {
     }
 
     #[test]
-    fn live_options_are_taken_over_and_others_wait_for_a_restart() {
-        let mut in_force = Settings::default();
+    fn live_options_are_told_from_those_that_wait_for_a_restart() {
         let mut read = Settings::default();
         read.set("flows", "7").unwrap();
         read.set("mtu", "1400").unwrap();
         read.set("key-file", "/k").unwrap();
 
-        let changes = take_over(&mut in_force, &read);
+        let changes = differing(&Settings::default(), &read);
 
-        assert_eq!(changes.live, ["flows"]);
+        let live: Vec<_> =
+            changes.live.iter().map(|(spec, value)| (spec.key, &value[..])).collect();
+        assert_eq!(live, [("flows", "7")]);
         assert_eq!(changes.at_restart, ["key-file", "mtu"]);
-        assert_eq!((in_force.flows, in_force.mtu, &in_force.key_file), (7, 0, &None));
-        assert_eq!(take_over(&mut in_force, &read).live, [""; 0]);
+        assert!(differing(&read, &read).live.is_empty());
     }
 }

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mptunnel_core::options::Settings;
+use mptunnel_core::options::{Place, Settings};
 use mptunnel_core::relay::{ServerRelay, ServerRelayConfig};
-use mptunnel_core::{Error, Event, Server};
+use mptunnel_core::{Error, Event, Server, Snapshot, Tunnel};
 
 use crate::args::ServerArgs;
 use crate::config::Environment;
+use crate::control::server::Running;
 use crate::counters::Counters;
 use crate::exit::{Exit, fail};
 use crate::program::{self, Relay, Signals};
@@ -32,7 +33,7 @@ pub fn main() -> ExitCode {
     };
     logging::init(args.verbosity);
     let environment = Environment::of_process();
-    let mut in_force = match args.load(&environment) {
+    let in_force = match args.load(&environment) {
         Ok(config) => config.settings,
         Err(error) => return fail(PROGRAM, &error, Exit::Usage),
     };
@@ -59,18 +60,20 @@ pub fn main() -> ExitCode {
         Ok(resolver) => resolver,
         Err(error) => return fail(PROGRAM, &error, Exit::Failure),
     };
-    program::run(PROGRAM, &*relay, &signals, || match args.load(&environment) {
-        Ok(read) => reload(&relay, &mut in_force, &read.settings, descriptors),
+    let running = match Running::start(PROGRAM, MpServer { relay, descriptors }, in_force) {
+        Ok(running) => running,
+        Err(error) => return fail(PROGRAM, &error, Exit::Failure),
+    };
+    program::run(&running.operations, &signals, || match args.load(&environment) {
+        Ok(read) => running.operations.reload(&read.settings, None),
         Err(error) => reload::report_error(&error),
     })
 }
 
-/// Changes what differs between the settings in force and those that were read again.
-fn reload(relay: &ServerRelay, in_force: &mut Settings, read: &Settings, descriptors: usize) {
-    let changes = reload::take_over(in_force, read);
-    let all = all_flows(in_force, descriptors);
-    relay.set_flow_limits(in_force.flows.into(), all, in_force.flow_timeout);
-    reload::report(PROGRAM, &changes, false);
+/// The relay, and how many descriptors it may have.
+struct MpServer {
+    relay: Arc<ServerRelay>,
+    descriptors: usize,
 }
 
 fn start(args: &ServerArgs, settings: &Settings, descriptors: usize) -> Result<ServerRelay, Error> {
@@ -111,31 +114,55 @@ fn announce(relay: &ServerRelay, args: &ServerArgs, settings: &Settings) {
     program::warn_if_clear(settings);
 }
 
-impl Relay for ServerRelay {
+impl Relay for MpServer {
+    const PLACE: Place = Place::ServerProgram;
+    const LIBRARY: Place = Place::ServerLibrary;
+
     fn readiness(&self) -> BorrowedFd<'_> {
-        self.server().as_fd()
+        self.relay.server().as_fd()
     }
 
     fn next_event(&self) -> Result<Option<Event>, Error> {
-        ServerRelay::next_event(self, Duration::ZERO)
+        self.relay.next_event(Duration::ZERO)
     }
 
     fn verdict(&self) -> Error {
         let mut nothing = [];
-        let answer = self.server().recv_from_timeout(&mut nothing, Duration::ZERO);
+        let answer = self.relay.server().recv_from_timeout(&mut nothing, Duration::ZERO);
         answer.err().unwrap_or(Error::Closed)
     }
 
     fn receive_buffer(&self) -> usize {
-        self.server().stats().receive_buffer
+        self.relay.server().stats().receive_buffer
     }
 
     fn counters(&self) -> Counters {
-        Counters::new(&self.stats(), &self.server().stats())
+        Counters::new(&self.relay.stats(), &self.relay.server().stats())
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.relay.snapshot()
+    }
+
+    fn listens_on(&self) -> Vec<SocketAddr> {
+        self.relay.server().local_addrs().to_vec()
+    }
+
+    fn tunnel(&self) -> Option<&Tunnel> {
+        None
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<(), Error> {
+        self.relay.server().set(key, value)
+    }
+
+    fn take_limits(&self, settings: &Settings) {
+        let all = all_flows(settings, self.descriptors);
+        self.relay.set_flow_limits(settings.flows.into(), all, settings.flow_timeout);
     }
 
     fn close(&self) {
-        ServerRelay::close(self);
+        self.relay.close();
     }
 }
 

@@ -85,6 +85,8 @@ pub struct Settings {
     pub socket_buffer: u64,
     /// `listen`
     pub listen: SocketAddr,
+    /// `control`: a name, or `auto`, or `off`
+    pub control: PathBuf,
 }
 
 impl Default for Settings {
@@ -123,6 +125,7 @@ impl Default for Settings {
             threads: 1,
             socket_buffer: 16 << 20,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
+            control: PathBuf::from("auto"),
         }
     }
 }

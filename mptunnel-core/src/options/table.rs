@@ -406,6 +406,18 @@ pub static OPTIONS: &[OptionSpec] = &[
         get: |s| Some(Value::Listen(s.listen)),
         put: |s, v| s.listen = v.listen(),
     },
+    OptionSpec {
+        key: "control",
+        kind: Kind::File,
+        unit: Unit::None,
+        range: None,
+        default: Some("auto"),
+        help: "socket for mptunnel status and the like: a name, auto where these look, or off",
+        live: false,
+        scope: Scope::PROGRAMS,
+        get: |s| Some(Value::File(s.control.clone())),
+        put: |s, v| s.control = v.file(),
+    },
 ];
 
 fn file(name: &Option<PathBuf>) -> Option<Value> {

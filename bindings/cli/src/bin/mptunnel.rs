@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mptunnel_cli::bridge::{self, BridgeArgs};
+use mptunnel_cli::change::{self, EventsArgs, GetArgs, PathArgs, SetArgs};
 use mptunnel_cli::demo::{self, DemoArgs};
 use mptunnel_cli::doctor::{self, DoctorArgs};
 use mptunnel_cli::exit::{Exit, fail};
 use mptunnel_cli::keygen::{self, GenerateArgs, PublicKeyArgs};
 use mptunnel_cli::log::{self, Verbosity};
 use mptunnel_cli::ping::{self, PingArgs};
+use mptunnel_cli::status::{self, ExplainArgs, StatusArgs};
 
 /// Tools for multipath UDP tunnels
 ///
@@ -46,6 +48,12 @@ enum Command {
     Demo(DemoArgs),
     Doctor(Box<DoctorArgs>),
     Ping(Box<PingArgs>),
+    Status(StatusArgs),
+    Explain(ExplainArgs),
+    Path(PathArgs),
+    Get(GetArgs),
+    Set(SetArgs),
+    Events(EventsArgs),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +70,12 @@ fn main() -> ExitCode {
         Command::Demo(args) => return demo::run(args),
         Command::Doctor(args) => return doctor::run(&args),
         Command::Ping(args) => return ping::run(&args),
+        Command::Status(args) => return status::run(&args),
+        Command::Explain(args) => return status::explain(&args),
+        Command::Path(args) => return change::path(&args),
+        Command::Get(args) => return change::get(&args),
+        Command::Set(args) => return change::set(&args),
+        Command::Events(args) => return change::events(&args),
     };
     match keys {
         Ok(()) => Exit::Success.into(),
@@ -88,7 +102,15 @@ Examples:
       mptunnel doctor 2000 127.0.0.1 1194
 
   Round trip and loss over each path and over the tunnel, while you pull cables:
-      mptunnel ping client.conf";
+      mptunnel ping client.conf
+
+  See how the mpclient or mpserver of this host is, and why a path is down:
+      mptunnel status
+      mptunnel explain lte
+
+  Change it while it runs:
+      mptunnel path add to=bridge4.example:4000 name=spare role=backup
+      mptunnel set flows 100";
 
 const GENPSK_EXAMPLE: &str = "\
 Example:

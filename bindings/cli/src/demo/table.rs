@@ -8,6 +8,7 @@ use super::scene::PATHS;
 use super::tally::Report;
 use super::traffic::RATE;
 use super::verdict::percent;
+use crate::terminal::{Paint, Style, clipped, paint_of_loss};
 
 /// Columns that the table needs.
 pub const WIDTH: usize = 79;
@@ -31,48 +32,6 @@ pub struct View {
     pub server_down: bool,
     /// What happened so far.
     pub events: Vec<Event>,
-}
-
-/// What the terminal can show.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Style {
-    /// Colours and other attributes.
-    pub colour: bool,
-    /// Characters beyond ASCII.
-    pub unicode: bool,
-}
-
-impl Style {
-    /// The text in a colour, if there are colours.
-    pub fn paint(self, paint: Paint, text: &str) -> String {
-        if !self.colour || text.is_empty() {
-            return text.to_owned();
-        }
-        // Select Graphic Rendition of ECMA-48.
-        let code = match paint {
-            Paint::Bold => "1",
-            Paint::Dim => "2",
-            Paint::Red => "31",
-            Paint::Green => "32",
-            Paint::Yellow => "33",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
-    }
-
-    /// The text, without characters that the terminal does not have.
-    fn spell(self, text: &str) -> String {
-        if self.unicode { text.to_owned() } else { text.replace('±', "+-").replace('·', "|") }
-    }
-}
-
-/// How a text looks.
-#[derive(Clone, Copy, Debug)]
-pub enum Paint {
-    Bold,
-    Dim,
-    Red,
-    Green,
-    Yellow,
 }
 
 /// What is said before the table.
@@ -119,12 +78,8 @@ pub fn event(style: Style, event: &Event) -> String {
         Tone::Said => (None, " "),
     };
     let at = format!("{:>5.1} s ", event.at.as_secs_f64());
-    let mut text = format!("{mark} {}", style.spell(&event.text));
     // A line that the terminal wraps would make the table jump.
-    let room = WIDTH - at.len();
-    if text.chars().count() > room {
-        text = text.chars().take(room - 3).chain("...".chars()).collect();
-    }
+    let text = clipped(&format!("{mark} {}", style.spell(&event.text)), WIDTH - at.len());
     style.paint(Paint::Dim, &at) + &paint.map_or(text.clone(), |paint| style.paint(paint, &text))
 }
 
@@ -174,14 +129,6 @@ fn timeline(style: Style, shares: &[f64]) -> String {
     let bars = if style.unicode { BARS } else { ASCII_BARS };
     let bar = |share: &f64| bars[(share * (bars.len() - 1) as f64).ceil() as usize];
     shares.iter().map(bar).collect()
-}
-
-fn paint_of_loss(loss: f64) -> Paint {
-    match loss {
-        ..0.01 => Paint::Green,
-        ..0.1 => Paint::Yellow,
-        _ => Paint::Red,
-    }
 }
 
 /// Milliseconds, rounded.

@@ -8,8 +8,7 @@ use std::time::Duration;
 use terminal_size::{Height, Width, terminal_size_of};
 
 use super::record::{Fate, News, Record, Summary};
-use crate::demo::screen::{is_set, is_utf8};
-use crate::demo::table::{Paint, Style};
+use crate::terminal::{Paint, Style};
 
 /// Standard output.
 pub(crate) struct Screen {
@@ -33,7 +32,7 @@ impl Screen {
     /// Begins to show.
     pub(crate) fn open(quiet: bool, plain: bool, interval: Duration) -> Screen {
         let live = !plain && io::stdout().is_terminal() && size().is_some();
-        let style = Style { colour: live && !is_set("NO_COLOR"), unicode: live && is_utf8() };
+        let style = if live { Style::of_terminal() } else { Style::default() };
         let mode = match (quiet, live) {
             (true, _) => Mode::Quiet,
             (false, true) => Mode::Live { drawn: 0, redraw_at: Duration::ZERO },

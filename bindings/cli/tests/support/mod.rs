@@ -53,6 +53,7 @@ impl World {
         let name = format!("mptunnel-test-{}-{count}", std::process::id());
         let root = std::env::temp_dir().join(name);
         fs::create_dir(&root).unwrap();
+        fs::create_dir(root.join("run")).unwrap();
         World { root }
     }
 
@@ -73,6 +74,7 @@ impl World {
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(args).current_dir(&self.root).env_clear().env("HOME", &self.root);
+        command.env("XDG_RUNTIME_DIR", self.root.join("run"));
         command
     }
 

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! `mptunnel path`, `get`, `set` and `events`: change a running mpclient or mpserver, and follow
+//! what happens to it.
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use crate::control::client::{Connection, ControlError, Which};
+use crate::status::{EXIT_STATUS, end, print};
+use crate::terminal::{harmless, write_out};
+
+/// List, add, change and remove paths of a running mpclient
+///
+/// Until SIGHUP makes mpclient read its configuration file again, whose paths are the ones that
+/// count then.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_STATUS)]
+pub struct PathArgs {
+    #[command(subcommand)]
+    what: PathCommand,
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum PathCommand {
+    /// List the paths, in words that `path add` and a configuration file take
+    List,
+    /// Add a path
+    Add {
+        /// `to=HOST:PORT`, and `if= src= mark= weight= role= rate= cost= name= mtu=`
+        #[arg(required = true, value_name = "WORD=VALUE")]
+        words: Vec<String>,
+    },
+    /// Change a path
+    Set {
+        /// Its name, or its number
+        path: String,
+        /// What to change, such as `role=backup`
+        #[arg(required = true, value_name = "WORD=VALUE")]
+        words: Vec<String>,
+    },
+    /// Remove a path
+    Remove {
+        /// Its name, or its number
+        path: String,
+    },
+}
+
+/// Show the options of a running program
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_STATUS)]
+pub struct GetArgs {
+    /// The option; without one, all that the program has
+    key: Option<String>,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Change an option of a running program
+///
+/// `mptunnel get` shows which options can be changed while it runs. The change is lost when the
+/// program ends or reads its configuration file again: write it there as well.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_STATUS)]
+pub struct SetArgs {
+    /// The option, such as `flows`
+    key: String,
+    /// Its value
+    #[arg(allow_hyphen_values = true)]
+    value: String,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Follow what happens to a running program
+///
+/// Prints a line for each event from now on, until Ctrl-C.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_STATUS)]
+pub struct EventsArgs {
+    /// First print the latest events, up to 256
+    #[arg(long)]
+    recent: bool,
+    /// Do not wait for new events: print the latest ones and end
+    #[arg(long, conflicts_with = "recent")]
+    once: bool,
+    /// Print each event as a JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Lists or changes the paths of an mpclient.
+pub fn path(args: &PathArgs) -> ExitCode {
+    end(change_path(args))
+}
+
+fn change_path(args: &PathArgs) -> Result<(), ControlError> {
+    let mut program = Connection::find_client(&args.which)?;
+    match &args.what {
+        PathCommand::List => {
+            let status = program.ask(&json!({ "ask": "status" }))?;
+            let paths = status["paths"].as_array().map_or(&[][..], Vec::as_slice);
+            let word = |path: &Value, key: &str| harmless(path[key].as_str().unwrap_or("?"));
+            for path in paths {
+                let state = word(path, "state").replace('_', " ");
+                let id = path["id"].as_u64().unwrap_or(0);
+                print(&format!("{id:>4}  {state:<10} {}", word(path, "words")))?;
+            }
+            Ok(())
+        }
+        PathCommand::Add { words } => {
+            let added = program.ask(&json!({ "ask": "path-add", "words": words.join(" ") }))?;
+            print(&format!("path {} added", added["id"]))
+        }
+        PathCommand::Set { path, words } => {
+            let words = words.join(" ");
+            program.ask(&json!({ "ask": "path-set", "path": path, "words": words })).map(drop)
+        }
+        PathCommand::Remove { path } => {
+            program.ask(&json!({ "ask": "path-remove", "path": path })).map(drop)
+        }
+    }
+}
+
+/// Shows options.
+pub fn get(args: &GetArgs) -> ExitCode {
+    end(show_options(args))
+}
+
+fn show_options(args: &GetArgs) -> Result<(), ControlError> {
+    let mut program = Connection::find(&args.which)?;
+    let options = program.ask(&json!({ "ask": "get", "key": args.key }))?;
+    let options = options.as_array().map_or(&[][..], Vec::as_slice);
+    let word = |option: &Value, key: &str| harmless(option[key].as_str().unwrap_or(""));
+    for option in options {
+        let value = word(option, "value");
+        match &args.key {
+            Some(_) => print(&value)?,
+            None => {
+                let live = if option["live"] == true { "live" } else { "" };
+                print(&format!(
+                    "{:<20}{value:<24}{live:<6}{}",
+                    word(option, "key"),
+                    word(option, "help")
+                ))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Changes an option.
+pub fn set(args: &SetArgs) -> ExitCode {
+    let change = || {
+        let request = json!({ "ask": "set", "key": args.key, "value": args.value });
+        Connection::find(&args.which)?.ask(&request).map(drop)
+    };
+    end(change())
+}
+
+/// Prints events.
+pub fn events(args: &EventsArgs) -> ExitCode {
+    end(follow(args))
+}
+
+fn follow(args: &EventsArgs) -> Result<(), ControlError> {
+    let mut program = Connection::find(&args.which)?;
+    let show = |event: &Value| -> io::Result<()> {
+        if args.json {
+            return write_out(&format!("{event}\n"));
+        }
+        let word = |key: &str| harmless(event[key].as_str().unwrap_or("?"));
+        write_out(&format!("{} {} {}\n", word("time"), word("level"), word("text")))
+    };
+    if args.recent || args.once {
+        let recent = program.ask(&json!({ "ask": "recent" }))?;
+        for event in recent.as_array().into_iter().flatten() {
+            show(event).map_err(ControlError::Lost)?;
+        }
+    }
+    if args.once {
+        return Ok(());
+    }
+    program.follow(|event| show(event).map(|()| true))
+}

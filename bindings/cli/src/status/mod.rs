@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! `mptunnel status` and `mptunnel explain`: how a running mpclient or mpserver is, and why.
+
+mod explain;
+mod live;
+mod model;
+mod table;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use serde_json::{Value, json};
+
+use crate::control::client::{Connection, ControlError, Which};
+use crate::exit::{Exit, fail};
+use crate::terminal::{self, Style};
+use model::Status;
+use table::{mbit_or, millis_or, percent_or};
+
+/// Show how a running mpclient or mpserver is
+///
+/// Draws a table of its paths, again every second: q or Ctrl-C ends it. Without a terminal it
+/// prints the table once. The program is found by its control socket, which only the user who
+/// started it, and root, can open.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_STATUS, group = ArgGroup::new("form"))]
+pub struct StatusArgs {
+    /// Print the table once
+    #[arg(long, group = "form")]
+    once: bool,
+    /// Print everything as one JSON object
+    #[arg(long, group = "form")]
+    json: bool,
+    /// Print everything as Prometheus text
+    #[arg(long, group = "form")]
+    prometheus: bool,
+    /// Print a line about this path, and another one every second
+    #[arg(long, value_name = "PATH", group = "form")]
+    watch: Option<String>,
+    /// Seconds from one table or line to the next
+    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = interval)]
+    interval: f64,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Explain the state of a path
+///
+/// Says why the path is in its state, since when, what happened to it lately, and what would change
+/// it.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = EXIT_STATUS)]
+pub struct ExplainArgs {
+    /// The name of the path, or its number; CLIENT/PATH at an mpserver
+    path: String,
+    #[command(flatten)]
+    which: Which,
+}
+
+/// What a shell sees of how the tools end that talk to a running program.
+pub const EXIT_STATUS: &str = "\
+Exit status: 0 done, 1 the program did not do it or ended, 2 the request is wrong, 3 no such program
+runs.";
+
+/// Shows a running program.
+pub fn run(args: &StatusArgs) -> ExitCode {
+    end(status(args))
+}
+
+/// Explains a path.
+pub fn explain(args: &ExplainArgs) -> ExitCode {
+    end(explain::print(&args.path, &args.which))
+}
+
+/// Tells how a tool ends.
+pub(crate) fn end(done: Result<(), ControlError>) -> ExitCode {
+    match done {
+        Ok(()) => Exit::Success.into(),
+        // Whoever reads the output has seen enough, as `head` does.
+        Err(ControlError::Lost(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Exit::Success.into()
+        }
+        Err(error) => fail("mptunnel", &error, error.exit()),
+    }
+}
+
+fn status(args: &StatusArgs) -> Result<(), ControlError> {
+    let mut program = Connection::find(&args.which)?;
+    let interval = Duration::from_secs_f64(args.interval);
+    if args.json {
+        return print(&program.ask(&json!({ "ask": "status" }))?.to_string());
+    }
+    if args.prometheus {
+        let text = program.ask(&json!({ "ask": "prometheus" }))?;
+        return print(text.as_str().unwrap_or_default().trim_end());
+    }
+    if let Some(path) = &args.watch {
+        return watch(&mut program, path, interval);
+    }
+    match terminal::size().filter(|_| !args.once) {
+        Some(_) => live::show(&mut program, interval),
+        None => once(&mut program),
+    }
+}
+
+/// The status now.
+fn ask(program: &mut Connection) -> Result<Status, ControlError> {
+    program.ask(&json!({ "ask": "status" })).map(|json: Value| Status::of(&json))
+}
+
+fn once(program: &mut Connection) -> Result<(), ControlError> {
+    let status = ask(program)?;
+    let width = terminal::size().map_or(table::WIDTH, |(columns, _)| columns.max(table::WIDTH));
+    let is_terminal = io::stdout().is_terminal();
+    let style = if is_terminal { Style::of_terminal() } else { Style::default() };
+    let lines = [
+        table::heading(style, &status, width),
+        vec![String::new()],
+        table::table(style, &status, width),
+        vec![String::new()],
+        table::remarks(style, &status, width),
+    ];
+    print(&lines.concat().join("\n"))
+}
+
+/// One line for each moment, until Ctrl-C.
+fn watch(program: &mut Connection, path: &str, interval: Duration) -> Result<(), ControlError> {
+    print(&format!(
+        "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}",
+        "time", "state", "RTT", "jitter", "lost>", "<lost", "Mbit>", "<Mbit", "first"
+    ))?;
+    loop {
+        let status = ask(program)?;
+        let path = find(&status, path)?;
+        print(&format!(
+            "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}",
+            crate::log::now_utc(),
+            path.state,
+            millis_or(path.rtt),
+            millis_or(path.jitter.filter(|_| path.rtt.is_some())),
+            percent_or(path.loss_out),
+            percent_or(path.loss_in),
+            mbit_or(path.bits_out),
+            mbit_or(path.bits_in),
+            percent_or(path.first()),
+        ))?;
+        pause(interval);
+    }
+}
+
+/// The path that a user means.
+fn find<'s>(status: &'s Status, wanted: &str) -> Result<&'s model::Path, ControlError> {
+    status.path(wanted).ok_or_else(|| {
+        let names: Vec<&str> = status.paths.iter().take(20).map(|path| &*path.name).collect();
+        let known = match &names[..] {
+            [] => "there is none now".to_owned(),
+            names => format!("there are {}", names.join(", ")),
+        };
+        ControlError::Refused {
+            text: format!("there is no path {wanted}: {known}"),
+            is_usage: true,
+        }
+    })
+}
+
+/// Prints a line, or several.
+pub(crate) fn print(text: &str) -> Result<(), ControlError> {
+    terminal::write_out(&format!("{text}\n")).map_err(ControlError::Lost)
+}
+
+#[allow(clippy::disallowed_methods, reason = "a line each second is what was asked for")]
+fn pause(interval: Duration) {
+    thread::sleep(interval);
+}
+
+fn interval(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
+    if (0.1..=3_600.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("expected a number of seconds from 0.1 to 3600".to_owned())
+    }
+}

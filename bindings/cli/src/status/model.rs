@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What a running program tells of itself, as read from its JSON: what it does not tell, because it
+//! is older or newer, is left open.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::terminal::harmless;
+
+/// A running program at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Status {
+    pub(crate) program: String,
+    pub(crate) version: String,
+    pub(crate) pid: u64,
+    pub(crate) uptime: Duration,
+    pub(crate) is_server: bool,
+    pub(crate) connected: bool,
+    pub(crate) cipher: Option<String>,
+    pub(crate) mode: String,
+    pub(crate) listen: Vec<String>,
+    pub(crate) flows: u64,
+    pub(crate) to_tunnel: u64,
+    pub(crate) from_tunnel: u64,
+    /// Clients of a server.
+    pub(crate) peers: u64,
+    /// Packets dropped, by reason; copies are not among them.
+    pub(crate) dropped: Vec<(String, u64)>,
+    /// Copies removed.
+    pub(crate) copies: u64,
+    /// Arrivals that the kernel dropped.
+    pub(crate) kernel_dropped: u64,
+    /// Those of a client, or of all clients of a server.
+    pub(crate) paths: Vec<Path>,
+}
+
+/// A path at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Path {
+    /// What a user calls it: its name, or `CLIENT/PATH` at a server.
+    pub(crate) name: String,
+    pub(crate) id: u64,
+    /// The client that it belongs to, at a server.
+    pub(crate) peer: Option<u64>,
+    pub(crate) state: String,
+    pub(crate) reason: String,
+    pub(crate) since: Duration,
+    pub(crate) backup: bool,
+    pub(crate) remote: Option<String>,
+    pub(crate) max_packet: u64,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) min_rtt: Option<Duration>,
+    pub(crate) last_rtt: Option<Duration>,
+    pub(crate) jitter: Option<Duration>,
+    pub(crate) loss_out: Option<f64>,
+    pub(crate) loss_in: Option<f64>,
+    pub(crate) sent: u64,
+    pub(crate) send_dropped: u64,
+    pub(crate) received: u64,
+    pub(crate) wins: u64,
+    /// In the last second.
+    pub(crate) bits_out: Option<f64>,
+    pub(crate) bits_in: Option<f64>,
+}
+
+impl Status {
+    /// From the answer to `status`.
+    pub(crate) fn of(json: &Value) -> Status {
+        let text = |key| text(json, key);
+        let is_server = text("role") == "server";
+        let dropped = json["dropped"].as_object().into_iter().flatten();
+        let dropped: Vec<(String, u64)> =
+            dropped.map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0))).collect();
+        let copies = dropped.iter().find(|(name, _)| name == "duplicate");
+        let peers = json["peers"].as_array().map_or(&[][..], Vec::as_slice);
+        let own = json["paths"].as_array().into_iter().flatten().map(|path| Path::of(path, None));
+        let theirs = peers.iter().flat_map(|peer| {
+            let id = count(peer, "id");
+            let paths = peer["paths"].as_array().into_iter().flatten();
+            paths.map(move |path| Path::of(path, Some(id)))
+        });
+        let listen = json["listen"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        Status {
+            program: text("program"),
+            version: text("version"),
+            pid: count(json, "pid"),
+            uptime: json["uptime_s"].as_f64().map(Duration::from_secs_f64).unwrap_or_default(),
+            is_server,
+            connected: json["connected"] == true,
+            cipher: json["cipher"].as_str().map(harmless),
+            mode: text("mode"),
+            listen: listen.map(harmless).collect(),
+            flows: count(&json["relay"], "flows"),
+            to_tunnel: count(&json["relay"], "to_tunnel"),
+            from_tunnel: count(&json["relay"], "from_tunnel"),
+            peers: peers.len() as u64,
+            copies: copies.map_or(0, |(_, count)| *count),
+            dropped: dropped
+                .into_iter()
+                .filter(|(name, count)| name != "duplicate" && *count > 0)
+                .collect(),
+            kernel_dropped: count(json, "kernel_dropped") + count(&json["relay"], "kernel_dropped"),
+            paths: own.chain(theirs).collect(),
+        }
+    }
+
+    /// The path that a user calls `wanted`: by its name, or by its number.
+    pub(crate) fn path(&self, wanted: &str) -> Option<&Path> {
+        let by_name = self.paths.iter().find(|path| path.name == wanted);
+        let by_number = || {
+            let number = |path: &&Path| path.peer.is_none() && path.id.to_string() == wanted;
+            self.paths.iter().find(number)
+        };
+        by_name.or_else(by_number)
+    }
+}
+
+impl Path {
+    fn of(json: &Value, peer: Option<u64>) -> Path {
+        let time = |key: &str| json[key].as_u64().map(Duration::from_micros);
+        let rate = |key: &str| {
+            let span = &json["last_1s"];
+            let seconds = span["length_us"].as_f64()? / 1e6;
+            Some(span[key].as_f64()? * 8.0 / seconds)
+        };
+        Path {
+            name: match peer {
+                None => text(json, "name"),
+                Some(peer) => format!("{peer}/{}", count(json, "slot")),
+            },
+            id: count(json, "id"),
+            peer,
+            state: text(json, "state").replace('_', " "),
+            reason: text(json, "reason"),
+            since: time("since_us").unwrap_or_default(),
+            backup: json["backup"] == true,
+            remote: json["remote"].as_str().map(harmless),
+            max_packet: count(json, "max_packet"),
+            rtt: time("rtt_us"),
+            min_rtt: time("min_rtt_us"),
+            last_rtt: time("last_rtt_us"),
+            jitter: time("jitter_us"),
+            loss_out: json["loss_out"].as_f64(),
+            loss_in: json["loss_in"].as_f64(),
+            sent: count(json, "sent"),
+            send_dropped: count(json, "send_dropped"),
+            received: count(json, "received"),
+            wins: count(json, "wins"),
+            bits_out: rate("sent_bytes"),
+            bits_in: rate("received_bytes"),
+        }
+    }
+
+    /// What it is, as the end of a sentence about it.
+    pub(crate) fn verb_and_state(&self) -> String {
+        match &*self.state {
+            "no socket" => "has no socket".to_owned(),
+            state => format!("is {state}"),
+        }
+    }
+
+    /// The share of what came on it that came there first.
+    pub(crate) fn first(&self) -> Option<f64> {
+        (self.received > 0).then(|| self.wins as f64 / self.received as f64)
+    }
+}
+
+fn text(json: &Value, key: &str) -> String {
+    harmless(json[key].as_str().unwrap_or("?"))
+}
+
+fn count(json: &Value, key: &str) -> u64 {
+    json[key].as_u64().unwrap_or(0)
+}
