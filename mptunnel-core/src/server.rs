@@ -547,7 +547,7 @@ fn path_of(now: Time, peer: &Peer, slot: &PeerSlot) -> PathInfo {
         reason,
         backup: slot.backup,
         remote: slot.active.map(|route| route.remote),
-        max_packet: slot.max_packet,
+        max_packet: slot.pmtu.size(),
         quality: Quality::of(&slot.probe.health),
         ..PathInfo::default()
     };

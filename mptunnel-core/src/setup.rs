@@ -227,6 +227,7 @@ fn common(settings: &Settings) -> Result<Common, Error> {
         },
         rekey_after: settings.rekey_interval,
         reorder: settings.reorder,
+        fixed_size: settings.mtu != 0,
         ..defaults
     })
 }

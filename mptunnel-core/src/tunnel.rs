@@ -411,7 +411,8 @@ impl Tunnel {
             Some(interface) => format!("{to}%{interface}"),
             None => to.to_string(),
         });
-        let settings = PathSettings { name: name.clone(), backup: spec.role == PathRole::Backup };
+        let name = name.clone();
+        let settings = self.path_settings(&spec, name);
         let mut specs = self.specs.lock();
         let (id, slot) = self.io.shared.add_path(settings).ok_or_else(|| {
             Error::Config("a tunnel has at most 32 paths: remove one first".to_owned())
@@ -430,6 +431,15 @@ impl Tunnel {
         };
         self.io.shared.jobs.push(PathJob::Open(Box::new(plan)));
         Ok(id)
+    }
+
+    /// What the state machine is told about a path.
+    fn path_settings(&self, spec: &PathSpec, name: String) -> PathSettings {
+        PathSettings {
+            name,
+            backup: spec.role == PathRole::Backup,
+            fixed_size: spec.mtu.is_some() || self.settings.lock().mtu != 0,
+        }
     }
 
     /// Removes a path. Its id is never used again.
@@ -468,7 +478,7 @@ impl Tunnel {
             return Err(Error::Config(format!("another path has the name {name:?} already")));
         }
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or(Error::UnknownPath(id))?;
-        let settings = PathSettings { name: name.clone(), backup: spec.role == PathRole::Backup };
+        let settings = self.path_settings(&spec, name.clone());
         if !self.io.shared.with_control(|client, _| client.set_path(id, settings)) {
             return Err(Error::UnknownPath(id));
         }

@@ -124,10 +124,11 @@ fn mishap(world: &mut World, server: ServerNo, client: ClientNo, dice: &mut Rng)
 
 /// The I/O layer learns another width of a path.
 fn set_width(world: &mut World, path: PathNo, bytes: usize) {
+    let now = world.client(path.client).local(world.now());
     let host = world.client_mut(path.client);
     host.paths[path.index].spec.max_packet = bytes;
     if let (Some(id), Some(machine)) = (host.paths[path.index].id, host.client_mut()) {
-        machine.set_path_mtu(id, bytes);
+        machine.set_path_mtu(now, id, bytes);
     }
     world.settle();
 }

@@ -91,9 +91,10 @@ fn a_path_that_turns_out_narrower_is_cut_for_as_soon_as_that_is_known() {
     assert!(world.ledger().get(lost).delivered_at.is_none());
 
     // What EMSGSIZE tells the I/O layer.
+    let now = world.client(client).local(world.now());
     let host = world.client_mut(client);
     let id = host.paths[0].id.expect("it runs");
-    host.client_mut().expect("it runs").set_path_mtu(id, 1_280);
+    host.client_mut().expect("it runs").set_path_mtu(now, id, 1_280);
     world.settle();
 
     let kept = world.send(client, Up, 0, 1_400).expect("it is cut");

@@ -303,7 +303,10 @@ impl ClientShared {
         for transmit in transmits {
             if let Some(path) = find(&table, transmit.route.socket) {
                 let report = batch.send_one(&path.socket, &transmit.bytes, None);
-                if let Some(error) = &report.error {
+                if report.too_big > 0 {
+                    // A probe for a size that the kernel knows better about.
+                    self.jobs.push(PathJob::CheckMtu(path.path));
+                } else if let Some(error) = &report.error {
                     self.on_socket_error(path.path, error);
                 }
             }

@@ -573,7 +573,7 @@ impl Managed {
         let table = shared.sockets.read().clone();
         let Some(path) = &table[usize::from(self.plan.slot)] else { return };
         let max_packet = self.max_packet(&path.socket, path.remote);
-        shared.with_control(|client, _| client.set_path_mtu(self.plan.id, max_packet));
+        shared.with_control(|client, now| client.set_path_mtu(now, self.plan.id, max_packet));
     }
 
     fn max_packet(&self, socket: &UdpSocket, remote: SocketAddr) -> usize {

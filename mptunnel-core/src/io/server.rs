@@ -210,9 +210,14 @@ impl ServerShared {
         self.transmit(&transmits);
         for (peer, slot, route) in proven {
             let bytes = self.max_packet_of(&route);
-            self.control.lock().set_path_mtu(peer, slot, bytes);
+            self.set_path_mtu(peer, slot, bytes);
         }
         result
+    }
+
+    /// What the interface towards a client's path takes.
+    fn set_path_mtu(&self, peer: PeerId, slot: u8, bytes: usize) {
+        self.with_control(|server, now| server.set_path_mtu(now, peer, slot, bytes));
     }
 
     /// The largest packet for a route, as far as the kernel and the user know.
@@ -359,7 +364,7 @@ impl Sockets for ServerSockets<'_> {
         if report.too_big > 0 {
             let bytes = self.shared.max_packet_of(&target.route);
             if bytes < target.max_packet {
-                self.shared.control.lock().set_path_mtu(self.peer, target.slot, bytes);
+                self.shared.set_path_mtu(self.peer, target.slot, bytes);
             }
         }
     }

@@ -220,7 +220,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         unit: Unit::Bytes,
         range: Some(Range::or_zero(576, 65_535, "find out")),
         default: Some("0"),
-        help: "largest IP packet on a path without an mtu word of its own",
+        help: "largest IP packet on a path without an mtu word of its own; 0: paths are probed",
         live: false,
         scope: Scope::BOTH,
         get: |s| Some(Value::Number(s.mtu.into())),

@@ -62,6 +62,8 @@ pub struct Common {
     pub rekey_after: Duration,
     /// How long a datagram waits for those before it in its flow; zero: no order.
     pub reorder: Duration,
+    /// A server's: the size of packets is what the user says, nothing is probed.
+    pub fixed_size: bool,
 }
 
 impl Default for Common {
@@ -82,6 +84,7 @@ impl Default for Common {
             previous_sessions: 4,
             rekey_after: Duration::from_secs(120),
             reorder: Duration::ZERO,
+            fixed_size: false,
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::arrivals::{Arrival, Report};
 use super::codec::{Reader, Writer};
 use super::drop::DropReason;
-use super::wire::{CTRL_INNER_MIN, MAX_PATHS};
+use super::wire::{CTRL_INNER_MIN, CTRL_OVERHEAD, MAX_PATHS};
 use std::mem::discriminant;
 
 /// PING flag: send no DATA on this path while another one that is not a backup is heard.
@@ -160,9 +160,15 @@ impl FrameList {
     }
 
     /// The inner of the CTRL packet.
-    pub fn finish(mut self) -> Vec<u8> {
-        if self.bytes.len() < CTRL_INNER_MIN {
-            self.bytes.resize(CTRL_INNER_MIN, 0);
+    pub fn finish(self) -> Vec<u8> {
+        self.finish_for(0)
+    }
+
+    /// The inner of a CTRL packet that has `packet` bytes, if the frames need no more.
+    pub fn finish_for(mut self, packet: usize) -> Vec<u8> {
+        let len = packet.saturating_sub(CTRL_OVERHEAD).max(CTRL_INNER_MIN);
+        if self.bytes.len() < len {
+            self.bytes.resize(len, 0);
         }
         self.bytes
     }

@@ -26,6 +26,9 @@ const MISSES_THOUGH_HEARD: u32 = 10;
 /// handshake may take, and the first ones of a session.
 const REMEMBERED: usize = 48;
 
+/// How long an answer to a padded PING may be overtaken by others.
+const PADDED_KEPT: Duration = Duration::from_secs(2);
+
 /// How often to probe.
 #[derive(Clone, Copy, Debug)]
 pub struct Intervals {
@@ -55,7 +58,10 @@ struct SentPing {
     session: u32,
     at: Time,
     tx_pkts: u64,
+    /// Never asked after, or asked after in vain.
     missed: bool,
+    /// Bytes of the packet if that was padded; 0 if not.
+    size: u16,
 }
 
 /// What a PONG meant.
@@ -65,6 +71,8 @@ pub struct Answered {
     pub pn: u64,
     /// The session of that packet.
     pub session: u32,
+    /// Bytes of that packet if it was padded; 0 if not.
+    pub size: u16,
 }
 
 impl Probe {
@@ -174,11 +182,37 @@ impl Probe {
             at: now,
             tx_pkts: counts.tx_pkts,
             missed: false,
+            size: 0,
         });
+        self.ping(now, slot, backup, interval, counts)
+    }
+
+    /// Makes a PING beside the others, for a packet that is padded to `size` bytes. That it goes
+    /// unanswered says nothing about the path.
+    pub fn padded_ping(
+        &mut self,
+        now: Time,
+        slot: u8,
+        backup: bool,
+        session: u32,
+        counts: PathCounts,
+        size: u16,
+    ) -> Ping {
+        self.seq = self.seq.saturating_add(1);
+        if self.sent.len() >= REMEMBERED {
+            self.sent.pop_front();
+        }
+        let (seq, tx_pkts) = (self.seq, counts.tx_pkts);
+        self.sent.push_back(SentPing { seq, pn: 0, session, at: now, tx_pkts, missed: true, size });
+        let next = self.due.since(now).max(Duration::from_millis(10));
+        self.ping(now, slot, backup, next, counts)
+    }
+
+    fn ping(&self, now: Time, slot: u8, backup: bool, next: Duration, counts: PathCounts) -> Ping {
         Ping {
             path: slot,
             flags: if backup { PING_BACKUP } else { 0 },
-            next_10ms: u16::try_from(interval.as_millis().div_ceil(10)).unwrap_or(u16::MAX),
+            next_10ms: u16::try_from(next.as_millis().div_ceil(10)).unwrap_or(u16::MAX),
             seq: self.seq,
             t_tx: now.as_micros(),
             tx_pkts: counts.tx_pkts,
@@ -222,13 +256,14 @@ impl Probe {
             self.health.on_arrivals(ping.session, ping.tx_pkts, pong.rx_pkts);
         }
         // PINGs sent before the answered one are of no more interest.
-        self.sent.retain(|p| p.seq > pong.seq);
+        // Of padded ones, answers may be overtaken by smaller ones.
+        self.sent.retain(|p| p.seq > pong.seq || (p.size > 0 && now.since(p.at) < PADDED_KEPT));
         if self.sent.is_empty() {
             // An idle path holds no memory for the PINGs that a busy one had under way.
             self.sent = VecDeque::new();
         }
         (self.misses, self.missed_since, self.first) = (0, None, 0);
-        Some(Answered { pn: ping.pn, session: ping.session })
+        Some(Answered { pn: ping.pn, session: ping.session, size: ping.size })
     }
 
     /// Counts PINGs whose time is over. The first miss brings the next PING forward; what follows
@@ -265,7 +300,8 @@ impl Probe {
         ping.at + self.answer_within()
     }
 
-    fn answer_within(&self) -> Duration {
+    /// How long an answer may take.
+    pub fn answer_within(&self) -> Duration {
         self.health.srtt().unwrap_or_default().saturating_mul(2).max(ANSWER_WITHIN)
     }
 }

@@ -30,6 +30,8 @@ pub const FRAGMENT_OVERHEAD: usize = 48;
 pub const CTRL_INNER_MIN: usize = 64;
 /// The smallest CTRL packet.
 pub const CTRL_MIN: usize = 104;
+/// What a CTRL packet adds to its inner: header, tag, guard.
+pub const CTRL_OVERHEAD: usize = CTRL_MIN - CTRL_INNER_MIN;
 /// Path slots of a session; `path_id` is below this.
 pub const MAX_PATHS: usize = 32;
 /// The flow number that means the whole session in CLOSE.

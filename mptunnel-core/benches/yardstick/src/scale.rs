@@ -126,7 +126,7 @@ fn open_sessions(server: SocketAddr, count: u64) -> Result<(), Box<dyn Error>> {
         let plane = Arc::new(DataPlane::default());
         let entropy = Box::new(Rng::new(number));
         let mut client = Client::new(ClientConfig::new(keys), plane, entropy);
-        let path = PathSettings { name: String::new(), backup: false };
+        let path = PathSettings::default();
         let id = client.add_path(now(), path).ok_or("a client has room for a path")?;
         client.path_opened(now(), id, route, 1_472);
         while client.session().is_none() {

@@ -6,6 +6,7 @@ use super::super::event::{ClientEvent, Transmit};
 use super::super::frame::{self, CLOSE_FINISHED, Frame, FrameList, Ping, Pong};
 use super::super::limit::CLOSES_HEARD_PER_S;
 use super::super::num::micros;
+use super::super::pmtu::LOSS_TO_SUSPECT;
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::Route;
 use super::super::session::Session;
@@ -206,6 +207,11 @@ impl Client {
         // A late answer must not revive a path that has lost its socket.
         let came_up = path.is_open() && path.set_up(now, true);
         path.reopens = 0;
+        if path.probe.health.loss_out().is_some_and(|loss| loss > LOSS_TO_SUSPECT) {
+            path.pmtu.suspect(now);
+        }
+        let resized = path.pmtu.on_answer(now, answered.size);
+        path.use_size();
         if answered.session == current {
             self.log.on_answer(answered.pn);
         }
@@ -218,6 +224,8 @@ impl Client {
         }
         if came_up {
             self.tell(ClientEvent::PathUp(id));
+        }
+        if came_up || resized {
             self.publish();
         } else {
             self.publish_ranking();
@@ -234,6 +242,30 @@ impl Client {
             if let Some(ping) = self.make_ping(now, slot) {
                 self.send_ping(now, slot, FrameList::new().push(Frame::Ping(ping)));
             }
+        }
+    }
+
+    /// Sends PINGs in packets of the sizes that are to be tried, on paths that answer.
+    pub(super) fn send_size_probes(&mut self, now: Time) {
+        let Some(session) = self.current.clone() else { return };
+        let busy = is_busy(now, session.last_data());
+        let mut changed = false;
+        for slot in self.open_slots() {
+            let Some(path) = self.path_mut(slot).filter(|path| path.up) else { continue };
+            let step = path.pmtu.poll(now, busy, path.probe.answer_within());
+            if step.changed {
+                path.use_size();
+                changed = true;
+            }
+            let Some(size) = step.probe else { continue };
+            let (counts, backup) = (session.path(slot).counts(), path.settings.backup);
+            let index = session.local_index();
+            let ping = path.probe.padded_ping(now, slot, backup, index, counts, size);
+            let inner = FrameList::new().push(Frame::Ping(ping)).finish_for(usize::from(size));
+            self.send_inner(now, slot, inner);
+        }
+        if changed {
+            self.publish();
         }
     }
 
@@ -274,10 +306,14 @@ impl Client {
 
     /// Seals and queues one CTRL packet on one path; its number, if there is a session and a socket.
     pub(super) fn send_ctrl(&mut self, now: Time, slot: u8, frames: FrameList) -> Option<u64> {
+        self.send_inner(now, slot, frames.finish())
+    }
+
+    fn send_inner(&mut self, now: Time, slot: u8, inner: Vec<u8>) -> Option<u64> {
         let session = self.current.clone()?;
         let path = self.paths.get(usize::from(slot))?.as_ref()?;
         let PathState::Open { route, .. } = path.state else { return None };
-        let (pn, bytes) = session.seal_ctrl(now, frames.finish()).ok()?;
+        let (pn, bytes) = session.seal_ctrl(now, inner).ok()?;
         session.path(slot).on_sent(1, crate::proto::num::widen(bytes.len()));
         self.log.remember(now, pn, &bytes);
         self.transmits.push_back(Transmit { route, bytes });

@@ -4,12 +4,13 @@
 use super::super::event::{ClientEvent, PathDownReason, PathId};
 use super::super::limit::PerSecond;
 use super::super::num::path_bit;
+use super::super::pmtu::Pmtu;
 use super::super::probe::Probe;
 use super::super::route::{PathCounts, Route};
 use super::super::sched::{Candidate, Rank};
 use super::super::time::Time;
 use super::super::view::{SendView, Target};
-use super::super::wire::{MAX_DATAGRAM, MAX_PATHS};
+use super::super::wire::MAX_PATHS;
 use super::Client;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct PathSettings {
     pub name: String,
     /// Joins only when no other path is up.
     pub backup: bool,
+    /// The size of packets is what the application says: nothing is probed.
+    pub fixed_size: bool,
 }
 
 /// One path of a client.
@@ -41,6 +44,7 @@ pub struct ClientPath {
     pub since: Time,
     /// Its probes.
     pub probe: Probe,
+    pub(super) pmtu: Pmtu,
     /// Counts of sessions that are over.
     pub total: PathCounts,
     pub(super) resp_checks: PerSecond,
@@ -66,7 +70,7 @@ pub enum PathState {
     Open {
         /// Where it leads.
         route: Route,
-        /// The largest packet that fits: UDP payload, in bytes.
+        /// The largest packet that is known to fit: UDP payload, in bytes.
         max_packet: usize,
     },
 }
@@ -86,6 +90,13 @@ impl ClientPath {
     /// Whether anything from the server ever came on it.
     pub fn has_answered(&self) -> bool {
         self.answered
+    }
+
+    /// Packets have the size that was found.
+    pub(super) fn use_size(&mut self) {
+        if let PathState::Open { max_packet, .. } = &mut self.state {
+            *max_packet = self.pmtu.size();
+        }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -122,6 +133,7 @@ impl Client {
             up: false,
             since: now,
             probe,
+            pmtu: Pmtu::new(now, 0, true),
             total: PathCounts::default(),
             resp_checks: PerSecond::default(),
             heard: Time::default(),
@@ -139,8 +151,8 @@ impl Client {
     pub fn path_opened(&mut self, now: Time, id: PathId, route: Route, max_packet: usize) {
         let Some(path) = self.find_mut(id) else { return };
         let slot = path.slot;
-        let max_packet = max_packet.min(MAX_DATAGRAM);
-        path.state = PathState::Open { route, max_packet };
+        path.pmtu = Pmtu::new(now, max_packet, path.settings.fixed_size);
+        path.state = PathState::Open { route, max_packet: path.pmtu.size() };
         path.cookie = None;
         path.probe.on_new_socket(now);
         if !self.attempts.is_empty() {
@@ -162,14 +174,14 @@ impl Client {
         self.drive(now);
     }
 
-    /// The largest packet that fits the path has changed.
-    pub fn set_path_mtu(&mut self, id: PathId, bytes: usize) {
-        if let Some(path) = self.find_mut(id)
-            && let PathState::Open { max_packet, .. } = &mut path.state
-        {
-            *max_packet = bytes.min(MAX_DATAGRAM);
+    /// The largest packet that the path's interface takes, or the application wants, has changed.
+    pub fn set_path_mtu(&mut self, now: Time, id: PathId, bytes: usize) {
+        if let Some(path) = self.find_mut(id) {
+            path.pmtu.set_ceiling(now, bytes, path.settings.fixed_size);
+            path.use_size();
         }
         self.publish();
+        self.drive(now);
     }
 
     /// Changes what the application says about a path.

@@ -39,6 +39,7 @@ impl Client {
     pub fn on_data_after_pause(&mut self, now: Time) {
         for path in self.paths.iter_mut().flatten() {
             path.probe.hurry(now);
+            path.pmtu.wake(now);
         }
         self.drive(now);
     }
@@ -97,6 +98,9 @@ impl Client {
             for path in self.paths.iter().flatten() {
                 if path.is_open() {
                     consider(path.probe.deadline());
+                    if path.up {
+                        consider(path.pmtu.deadline());
+                    }
                     consider(path.reopen_due(last_answer).unwrap_or(Time::NEVER));
                     if !path.up && !path.lingered {
                         consider(path.since + LINGER_DOWN);
@@ -125,6 +129,7 @@ impl Client {
         if self.current.is_some() {
             self.judge_paths(now);
             self.send_due_pings(now);
+            self.send_size_probes(now);
         } else {
             self.renew_sockets(now);
         }

@@ -6,6 +6,7 @@ use super::super::drop::DropReason;
 use super::super::event::{PeerId, ServerEvent, Transmit};
 use super::super::frame::{self, Frame, FrameList, PING_BACKUP, Ping, Pong};
 use super::super::limit::CLOSES_HEARD_PER_S;
+use super::super::pmtu::LOSS_TO_SUSPECT;
 use super::super::route::Route;
 use super::super::session::Session;
 use super::super::time::Time;
@@ -65,10 +66,20 @@ impl Server {
             Frame::Pong(pong) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     let current = peer.current.local_index();
-                    if let Some(slot) = peer.slots.get_mut(&pong.path) {
-                        slot.probe.on_pong(now, &pong, current);
+                    let mut resized = false;
+                    if let Some(slot) = peer.slots.get_mut(&pong.path)
+                        && let Some(answered) = slot.probe.on_pong(now, &pong, current)
+                    {
+                        if slot.probe.health.loss_out().is_some_and(|loss| loss > LOSS_TO_SUSPECT) {
+                            slot.pmtu.suspect(now);
+                        }
+                        resized = slot.pmtu.on_answer(now, answered.size);
                     }
-                    peer.publish_ranking();
+                    if resized {
+                        peer.publish();
+                    } else {
+                        peer.publish_ranking();
+                    }
                 }
             }
             Frame::Response { path, nonce } => self.on_response(now, id, path, &nonce),
@@ -187,13 +198,17 @@ impl Server {
         });
     }
 
-    /// The largest packet that fits a client's path, as the I/O layer found out.
-    pub fn set_path_mtu(&mut self, id: PeerId, path: u8, bytes: usize) {
+    /// The largest packet that the interface towards a client's path takes, as the I/O layer found
+    /// out, or that the user wants.
+    pub fn set_path_mtu(&mut self, now: Time, id: PeerId, path: u8, bytes: usize) {
+        let fixed = self.config.common.fixed_size;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if let Some(slot) = peer.slots.get_mut(&path) {
-            slot.max_packet = bytes.min(crate::proto::wire::MAX_DATAGRAM);
+            slot.pmtu.set_ceiling(now, bytes, fixed);
         }
         peer.publish();
+        peer.send_size_probes(now, &mut self.transmits);
+        self.reschedule(id);
     }
 
     /// A CTRL of a session that nobody knows: if it comes from a key holder, he learns of it.

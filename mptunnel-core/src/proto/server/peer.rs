@@ -231,8 +231,18 @@ impl Peer {
         if self.leaves_at.is_some() {
             return None;
         }
+        self.send_inner(now, slot, frames.finish(), out)
+    }
+
+    fn send_inner(
+        &mut self,
+        now: Time,
+        slot: u8,
+        inner: Vec<u8>,
+        out: &mut VecDeque<Transmit>,
+    ) -> Option<u64> {
         let route = self.slots.get(&slot)?.active?;
-        let (pn, bytes) = self.current.seal_ctrl(now, frames.finish()).ok()?;
+        let (pn, bytes) = self.current.seal_ctrl(now, inner).ok()?;
         self.current.path(slot).on_sent(1, widen(bytes.len()));
         out.push_back(Transmit { route, bytes });
         Some(pn)
@@ -294,6 +304,32 @@ impl Peer {
                 let frames = FrameList::new();
                 self.send_ping(now, id, frames, entropy, out);
             }
+        }
+    }
+
+    /// Sends PINGs in packets of the sizes that are to be tried, on proven paths that are heard: an
+    /// unproven address gets none, so nobody can have a victim flooded with them.
+    pub(super) fn send_size_probes(&mut self, now: Time, out: &mut VecDeque<Transmit>) {
+        if self.leaves_at.is_some() {
+            return;
+        }
+        let busy = is_busy(now, self.current.last_data());
+        let index = self.current.local_index();
+        let mut changed = false;
+        for id in self.validated_slots() {
+            let counts = self.current.path(id).counts();
+            let Some(slot) = self.slots.get_mut(&id).filter(|s| !s.lingered && !s.silent) else {
+                continue;
+            };
+            let step = slot.pmtu.poll(now, busy, slot.probe.answer_within());
+            changed |= step.changed;
+            let Some(size) = step.probe else { continue };
+            let ping = slot.probe.padded_ping(now, id, false, index, counts, size);
+            let inner = FrameList::new().push(Frame::Ping(ping)).finish_for(usize::from(size));
+            self.send_inner(now, id, inner, out);
+        }
+        if changed {
+            self.publish();
         }
     }
 
@@ -363,7 +399,7 @@ impl Peer {
                 (Some(route), _) => Target {
                     slot: slot.id,
                     route: *route,
-                    max_packet: slot.max_packet,
+                    max_packet: slot.pmtu.size(),
                     credit: None,
                 },
                 (None, Some(c)) => Target {

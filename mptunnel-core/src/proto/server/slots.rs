@@ -11,6 +11,7 @@
 use super::super::crypto::mac;
 use super::super::entropy::Entropy;
 use super::super::num::widen;
+use super::super::pmtu::Pmtu;
 use super::super::probe::Probe;
 use super::super::route::{PathCounts, Route};
 use super::super::time::Time;
@@ -42,8 +43,8 @@ pub struct Slot {
     pub id: u8,
     /// The proven address.
     pub active: Option<Route>,
-    /// The largest packet that fits: UDP payload, in bytes.
-    pub max_packet: usize,
+    /// How large packets may be.
+    pub pmtu: Pmtu,
     /// The address that has yet to be proven.
     pub candidate: Option<Box<Candidate>>,
     /// The number of the last PING.
@@ -95,7 +96,7 @@ impl Slot {
         Slot {
             id,
             active: None,
-            max_packet: SAFE_PACKET,
+            pmtu: Pmtu::new(now, SAFE_PACKET, true),
             candidate: None,
             last_seq: 0,
             last_heard: now,
@@ -149,7 +150,8 @@ impl Slot {
         let proven = self.candidate.as_ref().filter(|c| mac::verify(&c.nonce, nonce))?.route;
         self.candidate = None;
         let moved = self.active.replace(proven).is_some();
-        self.max_packet = SAFE_PACKET;
+        // Until the I/O layer has asked its interface.
+        self.pmtu = Pmtu::new(now, SAFE_PACKET, true);
         self.probe.restart(now);
         Some((proven, moved))
     }
@@ -198,6 +200,9 @@ impl Slot {
         }
         if self.active.is_some() && !self.lingered {
             consider(self.probe.deadline());
+            if !self.silent {
+                consider(self.pmtu.deadline());
+            }
         }
         next
     }

@@ -39,8 +39,10 @@ impl Server {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         for slot in peer.slots.values_mut() {
             slot.probe.hurry(now);
+            slot.pmtu.wake(now);
         }
         peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);
+        peer.send_size_probes(now, &mut self.transmits);
         self.reschedule(id);
     }
 
@@ -108,6 +110,7 @@ impl Server {
             peer.publish();
         }
         peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);
+        peer.send_size_probes(now, &mut self.transmits);
         for path in silent {
             self.tell(ServerEvent::PathSilent(id, path));
         }

@@ -330,7 +330,8 @@ impl World {
             // What the I/O layer learns from its interface.
             if let Some(path) = self.outer.get(&route.remote) {
                 let spec = &self.clients[path.client.0].paths[path.index].spec;
-                process.machine.set_path_mtu(peer, slot, spec.max_packet);
+                let local = host.clock.show(self.now);
+                process.machine.set_path_mtu(local, peer, slot, spec.max_packet);
             }
         }
     }
