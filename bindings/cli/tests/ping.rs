@@ -3,6 +3,9 @@
 
 mod support;
 
+use std::fs;
+use std::io::Cursor;
+
 use nix::sys::signal::Signal;
 use support::{MPTUNNEL, PATIENCE, Program, Service, World, bridge, output};
 
@@ -124,4 +127,49 @@ fn a_refusal_says_why_and_names_the_doctor() {
     assert_eq!(status, Some(1), "{err}");
     assert!(err.contains("encryption is off at the client and on at the server"), "{err}");
     assert!(err.contains("mptunnel doctor ") && err.contains("client.conf"), "{err}");
+}
+
+#[test]
+fn the_plot_is_a_picture_with_the_colours_of_the_paths_or_a_drawing_with_their_names() {
+    let world = World::new();
+    let echo = Service::echo();
+    let server = world.server(echo.address, &[]);
+    let one = bridge(&world, server.address(), &[]);
+    let two = bridge(&world, server.address(), &["--loss", "40%", "--seed", "1"]);
+    let config = format!("127.0.0.1 {} name=one\n127.0.0.1 {} name=two\n", one.port(), two.port());
+    let file = world.write("client.conf", &config).display().to_string();
+    let plot = |name: &str| {
+        let args = ["ping", "-q", "-c", "20", "-i", "0.02", "--plot", name, &file];
+        let (status, out, err) = output(world.command(MPTUNNEL, &args));
+        assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
+        assert!(out.ends_with(&format!("plotted to {name}\n")), "{out}");
+        fs::read(world.root.join(name)).unwrap()
+    };
+
+    let picture = plot("a.png");
+    let mut reader = png::Decoder::new(Cursor::new(picture)).read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.width, info.color_type), (1200, png::ColorType::Rgb));
+    let count = |colour: [u8; 3]| pixels.chunks(3).filter(|pixel| **pixel == colour).count();
+    // Path one is drawn, and what is lost on path two stands in its strip.
+    assert!(count([0, 114, 178]) > 500 && count([200, 30, 40]) > 2_000);
+
+    let drawing = String::from_utf8(plot("a.svg")).unwrap();
+    assert!(drawing.starts_with("<svg ") && drawing.ends_with("</svg>\n"), "{drawing}");
+    for words in ["\none\n", "\ntwo\n", "\ntunnel\n", "0.0 % lost, avg ", "round trip, ms"] {
+        assert!(drawing.contains(words), "{words}");
+    }
+}
+
+#[test]
+fn a_plot_that_cannot_be_written_is_told_before_anything_is_measured() {
+    let world = World::new();
+    let file = world.write("client.conf", "127.0.0.1 9\n");
+    let args = ["ping", "--plot", "nowhere/a.png", file.to_str().unwrap()];
+
+    let (status, out, err) = output(world.command(MPTUNNEL, &args));
+
+    assert_eq!((status, out.as_str()), (Some(2), ""));
+    assert!(err.contains("cannot write nowhere/a.png: No such file"), "{err}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 use mptunnel_core::options::Place;
 
+use super::plot::Plot;
 use crate::args::{ClientArgs, Wrong, option_flags, take_flags};
 
 /// The arguments of `mptunnel ping`.
@@ -20,6 +21,8 @@ pub struct PingArgs {
     pub(crate) echo: bool,
     /// Whether to leave everything out but the summary.
     pub(crate) quiet: bool,
+    /// Where to draw what came of it.
+    pub(crate) plot: Option<Plot>,
     /// Whether to write lines on a terminal as well.
     pub(crate) plain: bool,
 }
@@ -58,6 +61,13 @@ impl Args for PingArgs {
                     .help("Time between rounds, 0.02 to 60"),
             )
             .arg(switch(ECHO, "Send datagrams through the tunnel: the target has to echo them"))
+            .arg(
+                Arg::new(PLOT)
+                    .long(PLOT)
+                    .value_name("FILE")
+                    .value_parser(|name: &str| name.parse::<Plot>())
+                    .help("Draw loss and latency over time, at the end: FILE.png or FILE.svg"),
+            )
             .arg(switch(QUIET, "Only the summary").short('q'))
             .arg(switch(PLAIN, "A line for each round, as without a terminal"))
             .args(option_flags(&[Place::ClientProgram]))
@@ -78,6 +88,7 @@ impl FromArgMatches for PingArgs {
             count: matches.get_one(COUNT).copied(),
             interval: *matches.get_one(INTERVAL).expect("it has a default"),
             echo: matches.get_flag(ECHO),
+            plot: matches.get_one(PLOT).cloned(),
             quiet: matches.get_flag(QUIET),
             plain: matches.get_flag(PLAIN),
         })
@@ -107,6 +118,7 @@ const WORDS: &str = "words";
 const COUNT: &str = "count";
 const INTERVAL: &str = "interval";
 const ECHO: &str = "echo";
+const PLOT: &str = "plot";
 const QUIET: &str = "quiet";
 const PLAIN: &str = "plain";
 
@@ -126,8 +138,8 @@ Without --echo the tunnel is no worse than shown: it also delivers what goes out
 comes back over another. Rounds that are closer together than a path's jitter overtake each other \
 there, and those overtaken count as lost.
 
-Pull a cable while it runs: an outage of a path is told when three rounds and half a second have \
-gone unanswered, with the moment it began. What comes late after all is no loss in the summary.";
+Pull a cable while it runs: an outage of a path is told when five rounds in a row and half a second \
+(three rounds, if they are further apart) have gone unanswered, with the moment it began. What comes late after all is no loss in the summary.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -136,6 +148,9 @@ Examples:
 
   A hundred rounds, ten a second, and the summary only:
       mptunnel ping -q -c 100 -i 0.1 client.conf
+
+  Until Ctrl-C, and then a picture:
+      mptunnel ping --plot night.png client.conf
 
 Exit status: 0 if the tunnel answered, 1 if it never did, 2 if arguments, file or key are wrong.";
 
@@ -165,6 +180,7 @@ mod tests {
             ("-c 0 client.conf", "1.."),
             ("-i 0.01 client.conf", "expected a number of seconds from 0.02 to 60"),
             ("3000", "CONFIG is missing"),
+            ("client.conf --plot a.gif", "expected a name that ends in .png or .svg"),
             ("client.conf --mtu 9", "--mtu \"9\": expected"),
         ] {
             let error = parse(words).unwrap_err();

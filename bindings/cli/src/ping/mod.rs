@@ -5,6 +5,7 @@
 //! of its question, so that it counts for its round however late it comes.
 
 mod args;
+mod plot;
 mod record;
 mod screen;
 
@@ -53,6 +54,9 @@ pub fn run(args: &PingArgs) -> ExitCode {
         );
         return Exit::Usage.into();
     }
+    if let Some(Err(error)) = args.plot.as_ref().map(plot::Plot::check) {
+        return fail(PROGRAM, &error, Exit::Usage);
+    }
     program::harden();
     let interrupt = match Interrupt::register() {
         Ok(interrupt) => interrupt,
@@ -91,6 +95,12 @@ pub fn run(args: &PingArgs) -> ExitCode {
     let outcome = rounds.run(&mut record, &mut screen, &interrupt);
     let now = rounds.now();
     screen.close(&record, now, args.echo);
+    if let Some(plot) = &args.plot {
+        match plot.write(&record, args.interval, now) {
+            Ok(()) => println!("\nplotted to {}", plot.file().display()),
+            Err(error) => return fail(PROGRAM, &error, Exit::Failure),
+        }
+    }
     if let Err(error) = outcome {
         return fail(PROGRAM, &error, Exit::Failure);
     }

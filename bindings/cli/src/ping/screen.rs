@@ -251,7 +251,7 @@ fn summary(record: &Record, now: Duration, interval: Duration, echo: bool) -> St
 }
 
 /// A share as text; what is not nothing is never shown as nothing.
-fn per_cent(share: f64) -> String {
+pub(crate) fn per_cent(share: f64) -> String {
     let rounded = format!("{share:.1} %");
     match rounded.as_str() {
         "0.0 %" if share > 0.0 => "<0.1 %".to_owned(),
@@ -261,7 +261,7 @@ fn per_cent(share: f64) -> String {
 }
 
 /// Milliseconds with the digits that matter.
-fn millis(ms: f64) -> String {
+pub(crate) fn millis(ms: f64) -> String {
     match ms {
         ..10.0 => format!("{ms:.2}"),
         ..100.0 => format!("{ms:.1}"),
@@ -269,7 +269,7 @@ fn millis(ms: f64) -> String {
     }
 }
 
-fn seconds(time: Duration) -> String {
+pub(crate) fn seconds(time: Duration) -> String {
     if time < Duration::from_secs(1) {
         format!("{} ms", time.as_millis())
     } else {
@@ -278,7 +278,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// The first `width` characters, with a mark if there are more.
-fn cut(text: &str, width: usize) -> String {
+pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
