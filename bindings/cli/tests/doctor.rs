@@ -265,7 +265,10 @@ fn a_server_is_found_running_or_not_and_its_target_listening_or_not() {
 #[test]
 fn text_fits_80_columns_and_ends_with_the_sum() {
     let world = World::new();
-    let file = world.write("client.conf", &format!("127.0.0.1 {} name=p\n", unused_port()));
+    let file = world.write(
+        "client.conf",
+        &format!("127.0.0.1 {} name=p\nsocket-buffer = 64KiB\n", unused_port()),
+    );
     let args = ["doctor", "--wait", "0.3", "127.0.0.1:0", file.to_str().unwrap()];
 
     let (status, out, err) = output(world.command(MPTUNNEL, &args));
@@ -275,7 +278,7 @@ fn text_fits_80_columns_and_ends_with_the_sum() {
     assert!(long.iter().all(|line| line.contains(world.root.to_str().unwrap())), "{long:#?}");
     assert!(out.contains("\nServer and paths\n  FAULT    server: not reached"), "{out}");
     assert!(out.contains("\n           -> start mpserver or the bridges"), "{out}");
-    assert!(out.lines().last().unwrap().starts_with("2 faults, "), "{out}");
+    assert!(out.lines().last().unwrap().starts_with("2 faults, 0 warnings: server, p"), "{out}");
 }
 
 #[test]

@@ -66,25 +66,6 @@ fn a_bridge_killed_in_the_middle_is_lost_on_its_path_and_not_over_the_tunnel() {
 }
 
 #[test]
-fn an_outage_that_ends_is_told_with_its_length() {
-    let world = World::new();
-    let echo = Service::echo();
-    let (_server, [one, _two], file) = two_bridges(&world, &echo);
-    let mut ping = world.start(MPTUNNEL, &["ping", "-i", "0.05", &file]);
-    ping.expect("    0.2");
-
-    one.signal(Signal::SIGUSR1);
-    ping.expect("one: OUTAGE since ");
-    one.signal(Signal::SIGUSR2);
-    ping.expect_line(&["one: answers again, after ", " rounds)"], PATIENCE);
-    ping.signal(Signal::SIGTERM);
-
-    assert!(ping.wait().success());
-    let text = ping.log();
-    assert!(row(&text, "tunnel").line.contains(" 0.0 %"), "{text}");
-}
-
-#[test]
 fn as_many_rounds_as_asked_for_and_with_quiet_the_summary_only() {
     let world = World::new();
     let echo = Service::echo();

@@ -102,23 +102,27 @@ fn look_at_client(
     report.section("Socket buffers", host::buffers(settings.socket_buffer));
 
     let touches = touch_all(&paths);
-    let up = reach_all(&settings, usable_key, &paths, &touches, wait, report);
-    report.section("Filters", paths::check_filters(&paths, |path| up.get(path) == Some(&true)));
+    let filtered = paths::filtered_at(&paths, &interfaces);
+    report.busy("asking the server over all paths");
+    let (reached, up) = reach_all(&settings, usable_key, &paths, &touches, &filtered, wait);
+    let is_up = |path| up.get(path) == Some(&true);
+    report.section("Filters", paths::judge_filters(&paths, &filtered, is_up));
+    report.section(SERVER, reached);
     report.section("MTU", paths::check_mtus(&paths, settings.mtu));
     let nat = reach::judge_nat(&paths, &touches, settings.idle_interval);
     report.section("Address translation", nat);
     report.section("Clock", clock());
 }
 
-/// Asks the server over all paths; which of them are up.
+/// Asks the server over all paths: what is to be said of it, and which paths are up.
 fn reach_all(
     settings: &Settings,
     usable_key: bool,
     paths: &[Path],
     touches: &[Touch],
+    filtered: &[Option<String>],
     wait: Duration,
-    report: &mut Report,
-) -> Vec<bool> {
+) -> (Vec<Finding>, Vec<bool>) {
     let not_asked = |why: &str, remedy: &str| {
         let mut findings = vec![Finding::warning("server", format!("not asked: {why}"), remedy)];
         for (path, _) in paths.iter().zip(touches).filter(|(_, touch)| touch.is_refused()) {
@@ -132,18 +136,15 @@ fn reach_all(
     };
     if !usable_key {
         let findings = not_asked("without a key it would not answer", "see the key above");
-        report.section(SERVER, findings);
-        return Vec::new();
+        return (findings, Vec::new());
     }
     let static_keys =
         matches!(settings.credentials(Role::Client), Ok(Credentials::ClientKeys { .. }));
     if static_keys && !can_listen(settings.listen) {
         let why = "the server knows this client by its private key, and would take the session \
                    from the mpclient that seems to be running";
-        report.section(SERVER, not_asked(why, "stop mpclient, and run this again"));
-        return Vec::new();
+        return (not_asked(why, "stop mpclient, and run this again"), Vec::new());
     }
-    report.busy("asking the server over all paths");
     let specs: Vec<PathSpec> = paths.iter().map(|path| path.spec.clone()).collect();
     let hopeless: Vec<bool> = paths
         .iter()
@@ -152,13 +153,12 @@ fn reach_all(
         .collect();
     match reach::ask(settings, &specs, &hopeless, wait) {
         Ok(answer) => {
-            report.section(SERVER, reach::judge(paths, touches, &answer, wait));
-            answer.paths.iter().map(|path| path.up).collect()
+            let up = answer.paths.iter().map(|path| path.up).collect();
+            (reach::judge(paths, touches, filtered, &answer, wait), up)
         }
         Err(error) => {
             let text = format!("not asked: {}", describe(&error));
-            report.section(SERVER, vec![Finding::fault("server", text, "correct the above")]);
-            Vec::new()
+            (vec![Finding::fault("server", text, "correct the above")], Vec::new())
         }
     }
 }

@@ -158,19 +158,33 @@ pub(crate) fn shared_exits(paths: &[Path]) -> Vec<Finding> {
         .collect()
 }
 
-/// Whether the reverse path filter drops what comes back (RFC 3704, section 2.2): a strict one
-/// takes a packet only on the interface by which it would answer. `up`: whether a path is known to
-/// carry both ways.
-pub(crate) fn check_filters(paths: &[Path], up: impl Fn(usize) -> bool) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (number, path) in paths.iter().enumerate() {
-        let Some(exit) = path.exit.as_ref().filter(|exit| is_filtered(exit)) else { continue };
-        let back = Query { to: exit.to, from: exit.source, interface: None, mark: None };
-        let same = route::ask(&back).is_ok_and(|way| way.interface == exit.interface.index);
-        if same {
-            continue;
+/// The interfaces whose reverse path filter drops what comes back, for each path (RFC 3704, section
+/// 2.2): a strict one takes a packet only on the interface by which it would answer.
+pub(crate) fn filtered_at(paths: &[Path], interfaces: &[Interface]) -> Vec<Option<String>> {
+    let of_path = |path: &Path| {
+        let exit = path.exit.as_ref().filter(|exit| exit.to.is_ipv4())?;
+        // Answers come in where their address is, whichever way the questions left.
+        let source = exit.source?;
+        let entry = interfaces.iter().find(|i| i.addresses.contains(&source))?;
+        if entry.rp_filter != STRICT || entry.loopback || exit.interface.loopback {
+            return None;
         }
-        let name = &exit.interface.name;
+        let back = Query { to: exit.to, from: exit.source, interface: None, mark: None };
+        let same = route::ask(&back).is_ok_and(|way| way.interface == entry.index);
+        (!same).then(|| entry.name.clone())
+    };
+    paths.iter().map(of_path).collect()
+}
+
+/// What is to be said of these filters. `up`: whether a path is known to carry both ways.
+pub(crate) fn judge_filters(
+    paths: &[Path],
+    filtered: &[Option<String>],
+    up: impl Fn(usize) -> bool,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, (path, filter)) in paths.iter().zip(filtered).enumerate() {
+        let (Some(name), Some(exit)) = (filter, &path.exit) else { continue };
         let text = format!(
             "a strict filter on {name} drops what comes back from {}: the route there is by \
              another interface",
@@ -181,18 +195,14 @@ pub(crate) fn check_filters(paths: &[Path], up: impl Fn(usize) -> bool) -> Vec<F
         findings.push(Finding { level, ..Finding::fault(&path.name, text, remedy) });
     }
     if findings.is_empty() && paths.iter().any(|path| path.exit.is_some()) {
-        let strict = paths.iter().filter_map(|path| path.exit.as_ref()).any(is_filtered);
-        let text = match strict {
+        let exits = paths.iter().filter_map(|path| path.exit.as_ref());
+        let text = match exits.clone().any(|exit| exit.interface.rp_filter == STRICT) {
             true => "strict, and no path is in its way",
             false => "not strict on the interfaces of the paths",
         };
         findings.push(Finding::ok("rp_filter", text));
     }
     findings
-}
-
-fn is_filtered(exit: &Exit) -> bool {
-    exit.to.is_ipv4() && exit.interface.rp_filter == 1 && !exit.interface.loopback
 }
 
 /// What fits each path in one packet. The MTU is asked for anew: a router may have told a smaller
@@ -247,6 +257,8 @@ fn list(words: &[String]) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(", ") }
 }
 
+/// Of rp_filter.
+const STRICT: u8 = 1;
 /// Bytes that every link with IPv6 carries (RFC 8200, section 5).
 const LEAST_MTU: u32 = 1280;
 

@@ -22,6 +22,7 @@ use mptunnel_core::{Error, Event, PathInfo, Tunnel};
 use super::paths::Path;
 use super::report::Finding;
 use super::touch::Touch;
+use crate::ping::millis;
 
 /// What came of a handshake.
 #[derive(Debug, Default)]
@@ -95,16 +96,26 @@ impl Answer {
     }
 }
 
-/// What is to be said of server and bridges. `touches` belong to `paths`, as `answer.paths` does.
+/// What is to be said of server and bridges. `touches` belong to `paths`, as `answer.paths` does,
+/// and `filtered` tells where answers are dropped here.
 pub(crate) fn judge(
     paths: &[Path],
     touches: &[Touch],
+    filtered: &[Option<String>],
     answer: &Answer,
     wait: Duration,
 ) -> Vec<Finding> {
     let mut findings = vec![judge_server(touches, answer, wait)];
-    for ((path, touch), reached) in paths.iter().zip(touches).zip(&answer.paths) {
-        findings.push(judge_path(path, touch, reached, answer));
+    let all = paths.iter().zip(touches).zip(filtered).zip(&answer.paths);
+    for (((path, touch), filter), reached) in all {
+        findings.push(match filter {
+            Some(name) if !reached.up => Finding::fault(
+                &path.name,
+                format!("no answer through {}: {name} drops what comes back", path.to),
+                "see filters above",
+            ),
+            _ => judge_path(path, touch, reached, answer),
+        });
     }
     findings
 }
@@ -167,7 +178,8 @@ fn remedy(why: &str) -> &'static str {
 fn judge_path(path: &Path, touch: &Touch, reached: &PathAnswer, answer: &Answer) -> Finding {
     let (name, to) = (&path.name, &path.to);
     if reached.up {
-        let ms = reached.rtt.map(|rtt| format!(", round trip {:.1} ms", rtt.as_secs_f64() * 1e3));
+        let ms = reached.rtt.map(|rtt| rtt.as_secs_f64() * 1e3);
+        let ms = ms.map(|ms| format!(", round trip {} ms", millis(ms)));
         let text = format!("answers through {to}{}", ms.unwrap_or_default());
         return Finding::ok(name, text);
     }
@@ -189,6 +201,9 @@ fn judge_path(path: &Path, touch: &Touch, reached: &PathAnswer, answer: &Answer)
     }
     if path.addresses.is_empty() {
         return Finding::fault(name, "not tried: it has no address", "see names above");
+    }
+    if path.exit.is_none() {
+        return Finding::fault(name, "no way out of this machine", "see routes above");
     }
     if answer.connected {
         return Finding::fault(
@@ -270,6 +285,8 @@ const A_MOMENT: Duration = Duration::from_millis(300);
 mod tests {
     use std::io;
 
+    use super::super::host::Interface;
+    use super::super::paths::Exit;
     use super::super::report::Level;
     use super::*;
 
@@ -279,7 +296,12 @@ mod tests {
             name: name.to_owned(),
             to: "192.0.2.1:4000".parse().unwrap(),
             addresses: vec!["192.0.2.1".parse().unwrap()],
-            exit: None,
+            exit: Some(Exit {
+                to: "192.0.2.1".parse().unwrap(),
+                interface: Interface::default(),
+                source: None,
+                mtu: 1500,
+            }),
         }
     }
 
@@ -294,7 +316,8 @@ mod tests {
         let answer =
             Answer { connected, paths: vec![up(first), up(connected)], ..Answer::default() };
         let paths = [path("one"), path("two")];
-        let findings = judge(&paths, &touches, &answer, Duration::from_secs(4));
+        let filtered = [None, None];
+        let findings = judge(&paths, &touches, &filtered, &answer, Duration::from_secs(4));
         (findings.iter().map(|finding| finding.level).collect(), findings)
     }
 
@@ -322,7 +345,9 @@ mod tests {
             ..Answer::default()
         };
 
-        let findings = judge(&[path("one")], &[Touch::default()], &answer, Duration::from_secs(4));
+        let touches = [Touch::default()];
+        let wait = Duration::from_secs(4);
+        let findings = judge(&[path("one")], &touches, &[None], &answer, wait);
 
         assert!(findings[0].remedy.as_ref().unwrap().contains("raise sessions="));
         assert_eq!(findings[1].level, Level::Ok);

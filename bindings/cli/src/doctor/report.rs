@@ -112,11 +112,28 @@ impl Report {
             };
             let verdict = match (faults, warnings) {
                 (0, 0) => "everything is as it should be".to_owned(),
-                _ => format!("{}, {}", number(faults, "fault"), number(warnings, "warning")),
+                _ => format!(
+                    "{}, {}{}",
+                    number(faults, "fault"),
+                    number(warnings, "warning"),
+                    self.subjects()
+                ),
             };
+            let verdict = wrapped(&verdict, self.style.width).join("\n");
             write_out(&format!("\n{verdict}\n"));
         }
         worst
+    }
+
+    /// What is not as it should be, in few words: the report may have scrolled away.
+    fn subjects(&self) -> String {
+        let mut subjects: Vec<&str> = Vec::new();
+        for finding in self.findings().filter(|finding| finding.level != Level::Ok) {
+            if !finding.subject.is_empty() && !subjects.contains(&finding.subject.as_str()) {
+                subjects.push(&finding.subject);
+            }
+        }
+        if subjects.is_empty() { String::new() } else { format!(": {}", subjects.join(", ")) }
     }
 
     fn findings(&self) -> impl Iterator<Item = &Finding> {

@@ -25,6 +25,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 pub use args::PingArgs;
+pub(crate) use screen::millis;
 
 use self::record::Record;
 use self::screen::Screen;
