@@ -20,6 +20,9 @@ pub(crate) struct Lane {
     answers: Vec<f32>,
     /// Smoothed as RFC 6298 has it, in ms.
     smoothed: Option<f32>,
+    /// The sum of the rounds before `summed`, to which no answer will come any more.
+    sum: Sum,
+    summed: usize,
     /// Rounds that were looked at for an outage, and how many of the last of them were lost.
     judged: usize,
     lost_in_a_row: usize,
@@ -137,6 +140,7 @@ impl Record {
     pub(crate) fn watch(&mut self, now: Duration) -> Vec<News> {
         let mut news = Vec::new();
         for (number, lane) in self.lanes.iter_mut().enumerate() {
+            lane.sum_up(&self.rounds, now);
             let told = lane.watch(&self.rounds, self.outage_rounds, now);
             news.extend(told.into_iter().map(|outage| News { lane: number, outage }));
         }
@@ -158,6 +162,8 @@ impl Lane {
             name,
             answers: Vec::new(),
             smoothed: None,
+            sum: Sum::default(),
+            summed: 0,
             judged: 0,
             lost_in_a_row: 0,
             outages: Vec::new(),
@@ -168,6 +174,9 @@ impl Lane {
         let Some(known) = self.answers.get_mut(round) else { return };
         // Of several answers the first one counts: that is what a tunnel delivers.
         if known.is_nan() || ms < *known {
+            if round < self.summed {
+                self.sum.add(ms);
+            }
             *known = ms;
         }
         self.smoothed = Some(self.smoothed.map_or(ms, |smoothed| smoothed + (ms - smoothed) / 8.0));
@@ -226,22 +235,52 @@ impl Lane {
         news
     }
 
+    /// Adds up what is so old that it stays as it is.
+    fn sum_up(&mut self, rounds: &[Duration], now: Duration) {
+        while rounds.get(self.summed).is_some_and(|asked| *asked + SUMMED_AFTER < now) {
+            self.sum.add(self.answers[self.summed]);
+            self.summed += 1;
+        }
+    }
+
     fn summary(&self, pending: usize) -> Summary {
-        let answered = self.answers.iter().filter(|ms| !ms.is_nan()).map(|ms| f64::from(*ms));
-        let mut times = Times { min: f64::INFINITY, ..Times::default() };
-        let (mut count, mut sum, mut squares) = (0, 0.0, 0.0);
-        for ms in answered {
-            count += 1;
-            (sum, squares) = (sum + ms, squares + ms * ms);
-            (times.min, times.max) = (times.min.min(ms), times.max.max(ms));
-        }
+        let mut sum = self.sum;
+        self.answers[self.summed..].iter().for_each(|ms| sum.add(*ms));
         let sent = self.answers.len().saturating_sub(pending);
-        if count == 0 {
-            return Summary { sent, ..Summary::default() };
+        Summary { sent, answered: sum.count, times: sum.times() }
+    }
+}
+
+/// Answers added up.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    count: usize,
+    sum: f64,
+    squares: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Sum {
+    /// Adds a round; one without an answer is NaN.
+    fn add(&mut self, ms: f32) {
+        if ms.is_nan() {
+            return;
         }
-        times.avg = sum / count as f64;
-        times.mdev = (squares / count as f64 - times.avg * times.avg).max(0.0).sqrt();
-        Summary { sent, answered: count, times: Some(times) }
+        let ms = f64::from(ms);
+        self.min = if self.count == 0 { ms } else { self.min.min(ms) };
+        self.max = self.max.max(ms);
+        self.count += 1;
+        (self.sum, self.squares) = (self.sum + ms, self.squares + ms * ms);
+    }
+
+    fn times(&self) -> Option<Times> {
+        if self.count == 0 {
+            return None;
+        }
+        let avg = self.sum / self.count as f64;
+        let mdev = (self.squares / self.count as f64 - avg * avg).max(0.0).sqrt();
+        Some(Times { min: self.min, avg, max: self.max, mdev })
     }
 }
 
@@ -249,6 +288,8 @@ impl Lane {
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const LEAST_PATIENCE: Duration = Duration::from_millis(250);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(4);
+/// Rounds are added up for good after this: a session does not wait longer for anything.
+const SUMMED_AFTER: Duration = Duration::from_secs(60);
 /// An outage is so many unanswered rounds in a row, over so long a time: less is loss. (Five are one
 /// in 3,000 on a path that loses a fifth, three are one in 125; but who asks seldom waits long.)
 const OUTAGE_ROUNDS: usize = 5;
@@ -325,6 +366,12 @@ mod tests {
         let times = summary.times.unwrap();
         assert_eq!((times.min, times.avg, times.max), (20.0, 30.0, 50.0));
         assert!((times.mdev - 14.14).abs() < 0.01, "{times:?}");
+        let much_later = ms(100_000);
+        record.watch(much_later);
+        record.answer(0, ms(1_800), ms(40));
+        let summary = record.summary(0, much_later);
+        assert_eq!((summary.sent, summary.answered), (10, 4));
+        assert_eq!(summary.times.unwrap().avg, 32.5);
         assert_eq!(record.summary(1, ms(9_000)).times, None);
     }
 }

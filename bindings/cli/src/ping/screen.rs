@@ -175,8 +175,8 @@ fn table(
         })
         .fold(1.0, f32::max);
     for (number, lane) in record.lanes.iter().enumerate() {
-        let Summary { times, .. } = record.summary(number, now);
-        let loss = record.summary(number, now).loss();
+        let summary = record.summary(number, now);
+        let (Summary { times, .. }, loss) = (summary, summary.loss());
         let number_of = |value: Option<f64>| value.map_or("-".to_owned(), millis);
         let last = match lane.is_out() {
             true => format!("{:>8}", "silent"),
