@@ -558,7 +558,7 @@ typedef struct mpt_stats_t {
      */
     uint64_t peers;
     /**
-     * Over all paths that exist: packets sent, copies and control included.
+     * Over all paths, those that are gone included: packets sent, copies and control included.
      */
     uint64_t sent;
     /**
@@ -894,8 +894,8 @@ int mpt_next_event(mpt_t *t, struct mpt_event *ev, int timeout_ms);
 /**
  * == Observation ==
  *
- * Counters of the whole endpoint (`peer` 0), or of one client of a server. What is counted per
- * path leaves with a path that is removed, and with a client that goes.
+ * Counters of the whole endpoint (`peer` 0), or of one client of a server. They only grow: paths
+ * that were removed still count, and in those of a server the clients that are gone.
  *
  * MPT_EPEER.
  */

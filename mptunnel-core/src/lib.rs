@@ -58,7 +58,7 @@ pub use proto::event::{PathId, PeerId};
 pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
 pub use snapshot::Snapshot;
-pub use stats::{OrderCounts, PathInfo, PathState, PeerInfo, Quality, Span, Stats};
+pub use stats::{OrderCounts, PathInfo, PathState, PeerInfo, Quality, Span, Stats, Traffic};
 use std::time::Duration;
 pub use tunnel::{ProbeAnswer, Tunnel, TunnelBuilder, TunnelSender};
 

@@ -23,7 +23,7 @@ use crate::proto::wire::INDEX_OFFSET;
 use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PathState, PeerInfo, Quality, Stats};
+use crate::stats::{PathInfo, PathState, PeerInfo, Quality, Stats, Traffic};
 use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
@@ -437,8 +437,13 @@ impl Server {
         let shared = &self.io.shared;
         let sockets = shared.listeners.iter().flatten();
         let first = sockets.clone().next();
+        let (connected, counts) = {
+            let server = shared.control.lock();
+            (server.peers().next().is_some(), server.counts())
+        };
         Stats {
-            connected: shared.control.lock().peers().next().is_some(),
+            connected,
+            traffic: Traffic::of(counts),
             drops: shared.plane.drops.snapshot(),
             unattributed: shared.plane.unattributed.load(Relaxed),
             queue_dropped: self.inbox.dropped(),
@@ -522,6 +527,7 @@ fn info_of(now: Time, peer: &Peer) -> PeerInfo {
         id: peer.id,
         restarts: peer.epoch,
         paths: peer.slots().map(|slot| path_of(now, peer, slot)).collect(),
+        traffic: Traffic::of(peer.counts()),
         cipher: peer.current.cipher().name(),
         window: peer.current.window_bits(),
     }

@@ -333,7 +333,7 @@ impl Exposition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{OrderCounts, PathState, Quality};
+    use crate::{OrderCounts, PathState, Quality, Traffic};
 
     fn path(id: u32, name: &str) -> PathInfo {
         PathInfo {
@@ -368,6 +368,7 @@ mod tests {
     fn snapshot(role: Role) -> Snapshot {
         let stats = Stats {
             connected: true,
+            traffic: Traffic::default(),
             drops: vec![("duplicate", 5), ("too_old", 0)],
             unattributed: 1,
             queue_dropped: 2,
@@ -383,6 +384,7 @@ mod tests {
             id: PeerId(3),
             restarts: 1,
             paths: vec![path(1, "p")],
+            traffic: Traffic::default(),
             cipher: "aes-256-gcm",
             window: 4_096,
         };

@@ -144,6 +144,40 @@ impl PathInfo {
     }
 }
 
+/// What went over all paths together, also over those that are gone: never less than before.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Packets sent, copies and control included.
+    pub sent: u64,
+    /// Bytes of these.
+    pub sent_bytes: u64,
+    /// Packets that sockets did not take.
+    pub send_dropped: u64,
+    /// Packets received.
+    pub received: u64,
+    /// Bytes of these.
+    pub received_bytes: u64,
+    /// Packets that were the first of their copies.
+    pub wins: u64,
+    /// Packets that another path had brought before.
+    pub duplicates: u64,
+}
+
+impl Traffic {
+    pub(crate) fn of(counts: PathCounts) -> Self {
+        Traffic {
+            sent: counts.tx_pkts,
+            sent_bytes: counts.tx_bytes,
+            send_dropped: counts.tx_dropped,
+            received: counts.rx_pkts,
+            received_bytes: counts.rx_bytes,
+            wins: counts.rx_pkts.saturating_sub(counts.rx_dups),
+            duplicates: counts.rx_dups,
+        }
+    }
+}
+
 /// One client of a server.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -154,6 +188,8 @@ pub struct PeerInfo {
     pub restarts: u32,
     /// Its paths.
     pub paths: Vec<PathInfo>,
+    /// Of all its processes.
+    pub traffic: Traffic,
     /// What its packets are sealed with: `chacha20-poly1305` or `aes-256-gcm`.
     pub cipher: &'static str,
     /// Packets that its receive window remembers.
@@ -166,6 +202,8 @@ pub struct PeerInfo {
 pub struct Stats {
     /// Whether there is a session (client), or any peer (server).
     pub connected: bool,
+    /// Of all paths, and of all peers.
+    pub traffic: Traffic,
     /// Copies removed and datagrams dropped, by reason.
     pub drops: Vec<(&'static str, u64)>,
     /// Packets from an address that is no path's.
@@ -178,8 +216,8 @@ pub struct Stats {
     pub events_dropped: u64,
     /// Errors that sockets reported.
     pub socket_errors: u64,
-    /// Arrivals that the kernel dropped because a socket's receive buffer was full, of the sockets
-    /// open now; a run of datagrams that arrived together counts once.
+    /// Arrivals that the kernel dropped because a socket's receive buffer was full; a run of
+    /// datagrams that arrived together counts once.
     pub kernel_dropped: u64,
     /// Bytes of receive buffer that the system granted to the first socket, 0 without a socket.
     pub receive_buffer: usize,

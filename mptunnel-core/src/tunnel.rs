@@ -22,7 +22,7 @@ use crate::proto::view::SendView;
 use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PathState, Quality, Stats};
+use crate::stats::{PathInfo, PathState, Quality, Stats, Traffic};
 use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
@@ -609,17 +609,14 @@ impl Tunnel {
         let receive_buffer = first.map_or(0, |path| path.socket.granted_buffers().recv);
         Stats {
             connected: shared.view.get().is_some(),
+            traffic: Traffic::of(shared.control.lock().counts()),
             drops: shared.plane.drops.snapshot(),
             unattributed: shared.plane.unattributed.load(Relaxed),
             queue_dropped: self.inbox.dropped(),
             reorder: shared.plane.order.get(),
             events_dropped: self.inbox.events_dropped(),
             socket_errors: shared.socket_errors.load(Relaxed),
-            kernel_dropped: sockets
-                .iter()
-                .flatten()
-                .map(|p| u64::from(p.socket.receive_drops()))
-                .sum(),
+            kernel_dropped: shared.kernel_dropped(),
             receive_buffer,
             cipher: shared.view.get().map_or("", |view| view.session.cipher().name()),
             backend: BACKEND,

@@ -5,7 +5,7 @@ use crate::boundary::{Fail, boundary};
 use crate::endpoint::{mpt_peer_id, mpt_t};
 use crate::pointer::{Sized32, out, print, size_of_struct, write_struct};
 use crate::registry;
-use mptunnel_core::{Endpoint, PathInfo, PeerId};
+use mptunnel_core::{Endpoint, PeerId, Traffic};
 use std::ffi::{c_char, c_int};
 
 /// Counters. None of them is cleared by reading. Begin with MPT_STATS_INIT.
@@ -18,7 +18,7 @@ pub struct mpt_stats_t {
     pub connected: u32,
     /// Clients that are connected; 0 at a client.
     pub peers: u64,
-    /// Over all paths that exist: packets sent, copies and control included.
+    /// Over all paths, those that are gone included: packets sent, copies and control included.
     pub sent: u64,
     /// Bytes of these.
     pub sent_bytes: u64,
@@ -80,14 +80,14 @@ unsafe impl Sized32 for mpt_stats_t {
 }
 
 impl mpt_stats_t {
-    fn add(&mut self, path: &PathInfo) {
-        self.sent += path.sent;
-        self.sent_bytes += path.sent_bytes;
-        self.send_dropped += path.send_dropped;
-        self.received += path.received;
-        self.received_bytes += path.received_bytes;
-        self.wins += path.wins;
-        self.duplicates += path.duplicates;
+    fn count(&mut self, traffic: Traffic) {
+        self.sent = traffic.sent;
+        self.sent_bytes = traffic.sent_bytes;
+        self.send_dropped = traffic.send_dropped;
+        self.received = traffic.received;
+        self.received_bytes = traffic.received_bytes;
+        self.wins = traffic.wins;
+        self.duplicates = traffic.duplicates;
     }
 
     fn of(endpoint: &Endpoint, peer: PeerId) -> Result<Self, Fail> {
@@ -95,20 +95,16 @@ impl mpt_stats_t {
         if let (Endpoint::Server(server), true) = (endpoint, peer != PeerId(0)) {
             let peer = server.peer(peer)?;
             (all.connected, all.restarts) = (1, u64::from(peer.restarts));
-            peer.paths.iter().for_each(|path| all.add(path));
+            all.count(peer.traffic);
             return Ok(all);
         }
         match endpoint {
-            Endpoint::Client(_) => {
-                endpoint.paths(peer)?.iter().for_each(|path| all.add(path));
-            }
-            Endpoint::Server(server) => {
-                let peers = server.peers();
-                all.peers = peers.len() as u64;
-                peers.iter().flat_map(|peer| &peer.paths).for_each(|path| all.add(path));
-            }
+            // Only to tell that there is no such peer.
+            Endpoint::Client(_) => drop(endpoint.paths(peer)?),
+            Endpoint::Server(server) => all.peers = server.peers().len() as u64,
         }
         let stats = endpoint.stats();
+        all.count(stats.traffic);
         let reasons = stats.drops.iter().filter(|(reason, _)| *reason != "duplicate");
         all.dropped = reasons.map(|(_, count)| count).sum();
         all.connected = u32::from(stats.connected);
@@ -124,8 +120,8 @@ impl mpt_stats_t {
 
 /// == Observation ==
 ///
-/// Counters of the whole endpoint (`peer` 0), or of one client of a server. What is counted per
-/// path leaves with a path that is removed, and with a client that goes.
+/// Counters of the whole endpoint (`peer` 0), or of one client of a server. They only grow: paths
+/// that were removed still count, and in those of a server the clients that are gone.
 ///
 /// MPT_EPEER.
 #[unsafe(no_mangle)]

@@ -90,6 +90,8 @@ pub(crate) struct ClientShared {
     socket_count: AtomicU32,
     /// Errors that sockets reported, by path: for the log and the status.
     pub(crate) socket_errors: AtomicU64,
+    /// What the kernel dropped on sockets that are closed.
+    gone_drops: AtomicU64,
     /// For the packets of the control side.
     control_batch: Mutex<SendBatch>,
     alarm: Alarm,
@@ -126,6 +128,7 @@ impl ClientIo {
             refused: Mutex::new(None),
             socket_count: AtomicU32::new(0),
             socket_errors: AtomicU64::new(0),
+            gone_drops: AtomicU64::new(0),
             control_batch: Mutex::default(),
             alarm: Alarm::new(),
             sink,
@@ -416,10 +419,20 @@ impl ClientShared {
         {
             let mut table = self.sockets.write();
             let mut new = (**table).clone();
-            new[slot] = socket;
+            if let Some(old) = std::mem::replace(&mut new[slot], socket) {
+                self.gone_drops.fetch_add(old.socket.receive_drops().into(), Relaxed);
+            }
             *table = Arc::new(new);
         }
         self.wake.set();
+    }
+
+    /// Arrivals that the kernel dropped for want of room, on all sockets that there were.
+    pub(crate) fn kernel_dropped(&self) -> u64 {
+        // Under the lock, or one that is being replaced would count twice or not at all.
+        let table = self.sockets.read();
+        let open = table.iter().flatten().map(|path| u64::from(path.socket.receive_drops()));
+        open.sum::<u64>() + self.gone_drops.load(Relaxed)
     }
 
     /// Adds a path; its socket is opened by the thread for paths.

@@ -153,7 +153,8 @@ impl Run {
     }
 }
 
-/// A copy of [`PathCounters`].
+/// A copy of [`PathCounters`]. Sums wrap: one that begins below zero, at what its slot had counted
+/// for others, is right in the end.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PathCounts {
     /// Packets sent.
@@ -250,12 +251,27 @@ impl PathCounters {
 
 impl std::ops::AddAssign for PathCounts {
     fn add_assign(&mut self, other: Self) {
-        self.tx_pkts = self.tx_pkts.saturating_add(other.tx_pkts);
-        self.tx_bytes = self.tx_bytes.saturating_add(other.tx_bytes);
-        self.rx_pkts = self.rx_pkts.saturating_add(other.rx_pkts);
-        self.rx_bytes = self.rx_bytes.saturating_add(other.rx_bytes);
-        self.rx_dups = self.rx_dups.saturating_add(other.rx_dups);
-        self.tx_dropped = self.tx_dropped.saturating_add(other.tx_dropped);
+        self.tx_pkts = self.tx_pkts.wrapping_add(other.tx_pkts);
+        self.tx_bytes = self.tx_bytes.wrapping_add(other.tx_bytes);
+        self.rx_pkts = self.rx_pkts.wrapping_add(other.rx_pkts);
+        self.rx_bytes = self.rx_bytes.wrapping_add(other.rx_bytes);
+        self.rx_dups = self.rx_dups.wrapping_add(other.rx_dups);
+        self.tx_dropped = self.tx_dropped.wrapping_add(other.tx_dropped);
+    }
+}
+
+impl PathCounts {
+    /// What a new path in a slot begins with, so that it does not show what was counted there
+    /// before: as much below zero.
+    pub fn below_zero(self) -> Self {
+        PathCounts {
+            tx_pkts: self.tx_pkts.wrapping_neg(),
+            tx_bytes: self.tx_bytes.wrapping_neg(),
+            rx_pkts: self.rx_pkts.wrapping_neg(),
+            rx_bytes: self.rx_bytes.wrapping_neg(),
+            rx_dups: self.rx_dups.wrapping_neg(),
+            tx_dropped: self.tx_dropped.wrapping_neg(),
+        }
     }
 }
 

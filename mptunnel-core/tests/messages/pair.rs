@@ -132,6 +132,19 @@ impl Pair {
             Server::new(server_config(), self.server_plane.clone(), Box::new(Rng::new(3)));
     }
 
+    /// Another process of the client in place of the one that ran, with the same paths.
+    pub fn restart_client(&mut self) {
+        self.client_plane = Arc::default();
+        self.client_last = LastSession::default();
+        let (config, plane) = (client_config(), self.client_plane.clone());
+        self.client = Client::new(config, plane, Box::new(Rng::new(4)));
+        for path in 0..self.paths.len() as u32 {
+            let id = self.client.add_path(self.now, PathSettings::default()).unwrap();
+            self.client.path_opened(self.now, id, at_client(path), MTU);
+            self.paths[path as usize] = id;
+        }
+    }
+
     /// Takes what both ends have to say.
     pub fn collect(&mut self) {
         while let Some(t) = self.client.poll_transmit() {

@@ -2,10 +2,12 @@
 //! Paths that come, go and fail.
 
 use crate::pair::*;
+use mptunnel_core::proto::client::PathState;
 use mptunnel_core::proto::config::ServerLimits;
 use mptunnel_core::proto::dataplane::LastSession;
 use mptunnel_core::proto::drop::DropReason;
 use mptunnel_core::proto::frame::{Frame, FrameList};
+use mptunnel_core::proto::route::Route;
 
 #[test]
 fn a_client_without_a_session_has_its_sockets_made_anew() {
@@ -203,4 +205,72 @@ fn who_measures_gets_the_answer_of_each_path_to_the_moment_of_asking() {
     }
     assert!(answers.iter().all(|answer| answer.round_trip <= 2 * MS), "{answers:?}");
     assert_eq!(pair.client.take_answers().count(), 0, "each is told once");
+}
+
+#[test]
+fn a_path_in_a_used_slot_begins_at_zero_and_the_sums_only_grow() {
+    let mut pair = Pair::connected(2);
+    let second = pair.paths[1];
+    pair.run(10 * S);
+    let counts = |pair: &Pair, slot| {
+        let path = pair.client.paths().find(|p| p.slot == slot).unwrap();
+        pair.client.path_counts(path)
+    };
+    let before = (counts(&pair, 1), pair.client.counts());
+    assert!(before.0.tx_pkts > 2 && before.0.rx_pkts > 2);
+
+    pair.client.remove_path(pair.now, second);
+    assert_eq!(pair.client.counts(), before.1);
+
+    // The keys stay, so the session counts on where it was.
+    let third = pair.client.add_path(pair.now, Default::default()).unwrap();
+    assert_eq!(counts(&pair, 1), Default::default());
+    assert_eq!(pair.client.counts(), before.1);
+    let route = pair.client.paths().find_map(|p| match p.state {
+        PathState::Open { route, .. } => Some(route),
+        PathState::Closed => None,
+    });
+    let route = Route { socket: 1, ..route.unwrap() };
+    pair.client.path_opened(pair.now, third, route, MTU);
+    pair.run(2 * S);
+    let young = counts(&pair, 1);
+    assert!((1..before.0.tx_pkts).contains(&young.tx_pkts), "{young:?}");
+
+    // New keys take the counts of the old session over, those of before the path as well.
+    pair.run(600 * S);
+    let (old, all) = (counts(&pair, 1), pair.client.counts());
+    assert!(old.tx_pkts > young.tx_pkts && old.tx_pkts < 10_000, "{old:?}");
+    assert_eq!(all.tx_pkts, before.0.tx_pkts + counts(&pair, 0).tx_pkts + old.tx_pkts);
+}
+
+#[test]
+fn what_a_server_counts_stays_when_a_client_restarts_and_when_it_goes() {
+    let mut pair = Pair::connected(2);
+    pair.run(10 * S);
+    let peer = pair.peer();
+    let of = |pair: &Pair| pair.server.peer(peer).unwrap().counts();
+    let slot_0 = |pair: &Pair| {
+        let peer = pair.server.peer(peer).unwrap();
+        peer.slot_counts(peer.slots().next().unwrap())
+    };
+    let (before, first) = (of(&pair), slot_0(&pair));
+    assert!(first.rx_pkts > 2);
+
+    pair.restart_client();
+    pair.run(S);
+    assert_eq!(pair.peer(), peer);
+    assert_eq!(pair.server.peer(peer).unwrap().epoch, 1);
+
+    let (after, second) = (of(&pair), slot_0(&pair));
+    assert!(second.rx_pkts < first.rx_pkts, "{second:?} after {first:?}");
+    assert!(after.rx_pkts > before.rx_pkts && after.tx_pkts > before.tx_pkts);
+
+    // The sessions of the first process end meanwhile.
+    pair.run(300 * S);
+    assert!(of(&pair).rx_pkts > after.rx_pkts);
+    assert!(slot_0(&pair).rx_pkts < of(&pair).rx_pkts - first.rx_pkts);
+    let all = pair.server.counts();
+    pair.server.dismiss(pair.now, peer);
+    assert!(pair.server.peer(peer).is_none());
+    assert!(pair.server.counts().rx_pkts >= all.rx_pkts);
 }

@@ -34,6 +34,7 @@ use super::event::{ClientEvent, PathId, Reopen, Transmit};
 use super::frame::{CLOSE_FINISHED, Frame, FrameList};
 use super::limit::{CLOSES_PER_S, PerSecond};
 use super::num::widen;
+use super::route::PathCounts;
 use super::session::Session;
 use super::time::Time;
 use super::view::ViewCell;
@@ -69,6 +70,8 @@ pub struct Client {
     next_path: u32,
     /// The last PING number used in each slot: the server takes lower ones for copies.
     slot_seq: [u32; MAX_PATHS],
+    /// What removed paths counted.
+    gone: PathCounts,
 
     current: Option<Arc<Session>>,
     previous: VecDeque<Previous>,
@@ -185,6 +188,7 @@ impl Client {
             paths: [const { None }; MAX_PATHS],
             next_path: 1,
             slot_seq: [0; MAX_PATHS],
+            gone: PathCounts::default(),
             current: None,
             previous: VecDeque::new(),
             server_boot: None,

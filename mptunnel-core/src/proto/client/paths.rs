@@ -123,6 +123,8 @@ impl Client {
         let slot = self.paths.iter().position(Option::is_none)?;
         let id = PathId(self.next_path);
         self.next_path = self.next_path.checked_add(1)?;
+        // Sessions go on, and with them what they counted for the path that was here before.
+        let before = self.live_counts(u8::try_from(slot).ok()?);
         let mut probe = Probe::new(now);
         probe.continue_after(self.slot_seq.get(slot).copied().unwrap_or(0));
         *self.paths.get_mut(slot)? = Some(ClientPath {
@@ -134,7 +136,7 @@ impl Client {
             since: now,
             probe,
             pmtu: Pmtu::new(now, 0, true),
-            total: PathCounts::default(),
+            total: before.below_zero(),
             resp_checks: PerSecond::default(),
             heard: Time::default(),
             asked: None,
@@ -199,8 +201,11 @@ impl Client {
             return false;
         };
         let gone = self.paths.get_mut(slot).and_then(Option::take);
-        if let (Some(gone), Some(seq)) = (gone, self.slot_seq.get_mut(slot)) {
-            *seq = gone.probe.seq();
+        if let Some(gone) = gone {
+            self.gone += self.path_counts(&gone);
+            if let Some(seq) = self.slot_seq.get_mut(slot) {
+                *seq = gone.probe.seq();
+            }
             if let Some(observed) = &mut self.observed {
                 observed.forget(gone.slot);
             }
@@ -223,9 +228,25 @@ impl Client {
 
     /// What was sent and received on a path, over all sessions.
     pub fn path_counts(&self, path: &ClientPath) -> PathCounts {
+        let mut sum = path.total;
+        sum += self.live_counts(path.slot);
+        sum
+    }
+
+    /// What the sessions in use have counted in a slot.
+    fn live_counts(&self, slot: u8) -> PathCounts {
         let live = self.current.iter().chain(self.previous.iter().map(|p| &p.session));
-        live.fold(path.total, |mut sum, session| {
-            sum += session.path(path.slot).counts();
+        live.fold(PathCounts::default(), |mut sum, session| {
+            sum += session.path(slot).counts();
+            sum
+        })
+    }
+
+    /// What was sent and received in all, on paths that were removed as well: never less than
+    /// before.
+    pub fn counts(&self) -> PathCounts {
+        self.paths().fold(self.gone, |mut sum, path| {
+            sum += self.path_counts(path);
             sum
         })
     }

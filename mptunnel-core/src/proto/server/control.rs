@@ -11,7 +11,7 @@ use super::super::route::Route;
 use super::super::session::Session;
 use super::super::time::Time;
 use super::super::wire::{FLOW_ALL, GUARD_LEN, Kind, TAG_LEN, index_of};
-use super::slots::{PingFrom, Slot};
+use super::slots::PingFrom;
 use super::{Peer, Server};
 use crate::proto::codec::Writer;
 use std::sync::Arc;
@@ -120,8 +120,7 @@ impl Server {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let is_current = peer.current.local_index() == session.local_index();
         let active_interval = peer.intervals.active;
-        let new = || Box::new(Slot::new(ping.path, now));
-        let slot = peer.slots.entry(ping.path).or_insert_with(new);
+        let slot = peer.slot_mut(ping.path, now);
         if ping.seq <= slot.last_seq {
             self.plane.drops.count(DropReason::StaleProbe);
             return;

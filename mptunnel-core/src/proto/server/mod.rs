@@ -33,6 +33,7 @@ use super::entropy::{Entropy, random_u64};
 use super::event::{PeerGoneReason, PeerId, ServerEvent, Transmit};
 use super::frame::{CLOSE_FINISHED, CLOSE_GOING_AWAY, Frame, FrameList};
 use super::limit::{CLOSES_PER_S, PerSecond};
+use super::route::PathCounts;
 use super::session::Session;
 use super::time::Time;
 use super::view::ViewCell;
@@ -65,6 +66,8 @@ pub struct Server {
     deadlines: BTreeSet<(Time, PeerId)>,
     unknown_keys: PerSecond,
     refusals: PerSecond,
+    /// What peers counted that are gone.
+    gone: PathCounts,
     closing: bool,
 
     transmits: VecDeque<Transmit>,
@@ -117,6 +120,7 @@ impl Server {
             deadlines: BTreeSet::new(),
             unknown_keys: PerSecond::default(),
             refusals: PerSecond::default(),
+            gone: PathCounts::default(),
             closing: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -136,6 +140,14 @@ impl Server {
     /// One peer.
     pub fn peer(&self, id: PeerId) -> Option<&Peer> {
         self.peers.get(&id)
+    }
+
+    /// What was sent and received in all, with peers that are gone as well: never less than before.
+    pub fn counts(&self) -> PathCounts {
+        self.peers().fold(self.gone, |mut sum, peer| {
+            sum += peer.counts();
+            sum
+        })
     }
 
     /// All peers, in no order.
@@ -226,6 +238,7 @@ impl Server {
 
     fn remove_peer(&mut self, id: PeerId, why: PeerGoneReason) {
         let Some(peer) = self.peers.remove(&id) else { return };
+        self.gone += peer.counts();
         self.by_key.remove(&peer.key);
         self.deadlines.remove(&(peer.deadline, id));
         for session in peer.sessions() {

@@ -43,6 +43,8 @@ pub struct Peer {
     previous: VecDeque<Previous>,
     /// Boxed, as a node of the tree has room for eleven and is half empty.
     pub(super) slots: BTreeMap<u8, Box<Slot>>,
+    /// What paths of earlier processes counted.
+    gone: PathCounts,
     pub(super) view: Arc<ViewCell>,
     pub(super) deadline: Time,
     /// It said goodbye: nothing is sent any more, and late datagrams are delivered until then.
@@ -81,6 +83,7 @@ impl Peer {
             current,
             previous: VecDeque::new(),
             slots: BTreeMap::new(),
+            gone: PathCounts::default(),
             view: Arc::new(ViewCell::default()),
             deadline: now,
             leaves_at: None,
@@ -107,10 +110,32 @@ impl Peer {
         std::iter::once(&self.current).chain(self.previous.iter().map(|p| &p.session))
     }
 
+    /// The slot of a path, a new one if it was never heard.
+    pub(super) fn slot_mut(&mut self, id: u8, now: Time) -> &mut Slot {
+        let (previous, boot) = (&self.previous, self.boot);
+        self.slots.entry(id).or_insert_with(|| {
+            // Sessions of an earlier process go on for a while, with what they counted.
+            let others = previous.iter().filter(|p| p.boot != boot);
+            let before = others.fold(PathCounts::default(), |mut sum, previous| {
+                sum += previous.session.path(id).counts();
+                sum
+            });
+            Box::new(Slot { total: before.below_zero(), ..Slot::new(id, now) })
+        })
+    }
+
     /// What was sent and received in a slot, over all sessions of this boot.
     pub fn slot_counts(&self, slot: &Slot) -> PathCounts {
         self.sessions().fold(slot.total, |mut sum, session| {
             sum += session.path(slot.id).counts();
+            sum
+        })
+    }
+
+    /// What was sent and received in all, by earlier processes as well: never less than before.
+    pub fn counts(&self) -> PathCounts {
+        self.slots().fold(self.gone, |mut sum, slot| {
+            sum += self.slot_counts(slot);
             sum
         })
     }
@@ -124,6 +149,7 @@ impl Peer {
         boot: u64,
         keep: usize,
     ) -> Vec<Arc<Session>> {
+        let gone = self.counts();
         let old = std::mem::replace(&mut self.current, session);
         self.leaves_at = None;
         if self.boot == boot {
@@ -134,6 +160,7 @@ impl Peer {
         } else {
             self.epoch = self.epoch.saturating_add(1);
             // Addresses and PING numbers of another process mean nothing.
+            self.gone = gone;
             self.slots.clear();
             self.observed = None;
             old.supersede();
