@@ -36,6 +36,8 @@ pub enum Event {
     FlowClosed {
         /// The client that the flow belongs to; 0 at a client.
         peer: PeerId,
+        /// Of which process of the client: how often it had been restarted; 0 at a client.
+        epoch: u32,
         /// Which flow.
         flow: u16,
         /// Why.
@@ -135,7 +137,7 @@ impl fmt::Display for Event {
             Event::PathDown(_, name, why) => {
                 write!(f, "path {name} is down: {why}; trying again")
             }
-            Event::FlowClosed { peer, flow, code: 2 } => {
+            Event::FlowClosed { peer, flow, code: 2, .. } => {
                 write!(f, "flow {flow} of peer {peer} was refused: the limit is reached")
             }
             Event::FlowClosed { peer, flow, .. } => write!(f, "flow {flow} of peer {peer} ended"),

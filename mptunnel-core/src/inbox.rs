@@ -111,13 +111,22 @@ pub(crate) struct Inbox {
     events: EventQueue<Event>,
     /// Events from before the application first asked for one: until then they must not make the
     /// descriptor readable, or who never asks would spin.
-    early: Mutex<Option<VecDeque<Event>>>,
+    early: Mutex<Option<Early>>,
+    /// Of the early ones, those that were dropped before the application first asked.
+    early_dropped: AtomicU64,
     /// Something changed that `wait_ready` may wait for.
     change: Change,
     interrupts: AtomicU64,
     closed: AtomicBool,
     /// Those who wait to send.
     pub(crate) room: Room,
+}
+
+/// Events from before the application first asked for one. Who never asks misses none.
+#[derive(Debug, Default)]
+struct Early {
+    events: VecDeque<Event>,
+    dropped: u64,
 }
 
 impl Inbox {
@@ -130,7 +139,8 @@ impl Inbox {
             datagrams: DeliveryQueue::new(limits, readiness.clone()),
             events: EventQueue::new(MAX_EVENTS, readiness.clone()),
             readiness,
-            early: Mutex::new(Some(VecDeque::new())),
+            early: Mutex::new(Some(Early::default())),
+            early_dropped: AtomicU64::new(0),
             change: Change::default(),
             interrupts: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -142,10 +152,11 @@ impl Inbox {
     pub(crate) fn tell(&self, event: Event) {
         match &mut *self.early.lock() {
             Some(early) => {
-                if early.len() == MAX_EVENTS {
-                    early.pop_front();
+                if early.events.len() == MAX_EVENTS {
+                    early.events.pop_front();
+                    early.dropped += 1;
                 }
-                early.push_back(event);
+                early.events.push_back(event);
             }
             None => self.events.push(event),
         }
@@ -154,7 +165,8 @@ impl Inbox {
 
     pub(crate) fn next_event(&self, timeout: Option<Duration>) -> Result<Event, Error> {
         if let Some(early) = self.early.lock().take() {
-            for event in early {
+            self.early_dropped.store(early.dropped, Relaxed);
+            for event in early.events {
                 self.events.push(event);
             }
         }
@@ -234,7 +246,7 @@ impl Inbox {
     }
 
     pub(crate) fn events_dropped(&self) -> u64 {
-        self.events.dropped()
+        self.events.dropped() + self.early_dropped.load(Relaxed)
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -310,6 +322,19 @@ impl Handler for QueueHandler {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn events_dropped_before_the_first_was_asked_for_are_counted_from_then_on() {
+        let inbox = Inbox::new(1 << 16).unwrap();
+        for number in 0..MAX_EVENTS as u64 + 3 {
+            inbox.tell(Event::PeerUp(PeerId(number)));
+        }
+        assert_eq!(inbox.events_dropped(), 0);
+
+        let first = inbox.next_event(Some(Duration::ZERO)).unwrap();
+
+        assert_eq!((first, inbox.events_dropped()), (Event::PeerUp(PeerId(3)), 3));
+    }
 
     #[test]
     fn an_interruption_between_two_attempts_ends_the_next_one_that_would_wait() {

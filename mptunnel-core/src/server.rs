@@ -408,6 +408,22 @@ impl Server {
         Ok(info)
     }
 
+    /// How often the process of a client was restarted; `None` if it is not connected.
+    pub(crate) fn epoch(&self, peer: PeerId) -> Option<u32> {
+        self.io.shared.control.lock().peer(peer.client()).map(|peer| peer.epoch)
+    }
+
+    /// Events that nobody fetched in time.
+    pub(crate) fn events_dropped(&self) -> u64 {
+        self.inbox.events_dropped()
+    }
+
+    /// Tells of something as if it had happened.
+    #[cfg(test)]
+    pub(crate) fn tell(&self, event: Event) {
+        self.inbox.tell(event);
+    }
+
     /// The paths of one client.
     ///
     /// # Errors

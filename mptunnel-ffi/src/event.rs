@@ -120,7 +120,7 @@ impl mpt_event {
             Event::PathDown(id, name, _) => {
                 (Type::MPT_EVENT_PATH_DOWN, (PeerId(0), *id, 0, &**name))
             }
-            Event::FlowClosed { peer, flow, code } => {
+            Event::FlowClosed { peer, flow, code, .. } => {
                 let peer = peer.with_flow(*flow);
                 (Type::MPT_EVENT_FLOW_CLOSED, (peer, PathId(0), u32::from(*code), ""))
             }

@@ -115,7 +115,7 @@ pub(crate) fn event<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, 
             fields.set_item("name", name)?;
             fields.set_item("reason", why)?;
         }
-        Event::FlowClosed { peer, flow, code } => {
+        Event::FlowClosed { peer, flow, code, .. } => {
             fields.set_item("peer", peer.0)?;
             fields.set_item("flow", flow)?;
             fields.set_item("code", code)?;

@@ -287,7 +287,7 @@ impl ClientShared {
                 Event::PathDown(id, name(id), format!("{why}{cause}"))
             }
             ClientEvent::FlowClosed(flow, code) => {
-                Event::FlowClosed { peer: PeerId(0), flow, code }
+                Event::FlowClosed { peer: PeerId(0), epoch: 0, flow, code }
             }
         });
     }

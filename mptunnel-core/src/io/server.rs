@@ -253,7 +253,9 @@ impl ServerShared {
                 Event::PeerPathMoved(id, slot, route.remote)
             }
             ServerEvent::PathSilent(id, slot) => Event::PeerPathSilent(id, slot),
-            ServerEvent::FlowClosed(peer, flow) => Event::FlowClosed { peer, flow, code: 0 },
+            ServerEvent::FlowClosed(peer, epoch, flow) => {
+                Event::FlowClosed { peer, epoch, flow, code: 0 }
+            }
             ServerEvent::UnknownKey(id) => Event::UnknownKey(hex(&id)),
             ServerEvent::Refused(why) => Event::PeerRefused(why.to_string()),
         });

@@ -161,8 +161,8 @@ pub enum ServerEvent {
     PathMoved(PeerId, u8, Route),
     /// A path of the client has gone quiet.
     PathSilent(PeerId, u8),
-    /// The client ended one flow.
-    FlowClosed(PeerId, u16),
+    /// The client ended one flow; in which of its processes, as counted by its restarts.
+    FlowClosed(PeerId, u32, u16),
     /// An INIT for a key that is not among ours.
     UnknownKey([u8; 8]),
     /// A client was refused.

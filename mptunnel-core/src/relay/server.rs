@@ -118,6 +118,8 @@ pub struct ServerRelay {
     server: Arc<Server>,
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// Events that were lost, as of the last look.
+    missed: AtomicU64,
 }
 
 impl ServerRelay {
@@ -148,7 +150,8 @@ impl ServerRelay {
         let builder = builder.handlers(move || Upstream::new(upstream.clone()));
         let server = Arc::new(builder.bind()?);
         let _ = shared.server.set(Arc::downgrade(&server));
-        let relay = ServerRelay { server, shared, threads: Mutex::default() };
+        let relay =
+            ServerRelay { server, shared, threads: Mutex::default(), missed: AtomicU64::new(0) };
         for number in 0..relay.shared.sets.len() {
             relay.carry_down(number).map_err(io("starting thread mpt-target"))?;
         }
@@ -220,25 +223,34 @@ impl ServerRelay {
         for key in self.shared.sweep() {
             self.server.close_flow(key.peer, key.flow, false);
         }
+        let missed = self.server.events_dropped();
+        if self.missed.swap(missed, Relaxed) != missed {
+            // The end of a process or of a client may be among them.
+            let peers: Vec<PeerId> = self.shared.flows.read().per_peer.keys().copied().collect();
+            peers.into_iter().for_each(|peer| self.end_former(peer));
+        }
         let event = match self.server.next_event(Some(timeout.min(SWEEP))) {
             Ok(event) => event,
             Err(Error::TimedOut(_) | Error::WouldBlock) => return Ok(None),
             Err(error) => return Err(error),
         };
         match &event {
-            Event::FlowClosed { peer, flow, .. } => {
-                self.shared.end_of(*peer, |key| key.flow == *flow);
+            // A later process may have a flow of the same number by now.
+            Event::FlowClosed { peer, epoch, flow, .. } => {
+                self.shared.end_of(*peer, |key| (key.epoch, key.flow) == (*epoch, *flow));
             }
             Event::PeerGone(peer, _) => self.shared.end_of(*peer, |_| true),
-            Event::PeerRestarted(peer) => {
-                // Flows of the new process may have begun already: only older ones end.
-                let epochs = self.server.peers();
-                let epoch = epochs.iter().find(|p| p.id == *peer).map_or(0, |p| p.restarts);
-                self.shared.end_of(*peer, |key| key.epoch < epoch);
-            }
+            Event::PeerRestarted(peer) => self.end_former(*peer),
             _ => {}
         }
         Ok(Some(event))
+    }
+
+    /// Ends the flows of a client's earlier processes, and all of them if it is gone. Those of the
+    /// new process may have begun already.
+    fn end_former(&self, peer: PeerId) {
+        let epoch = self.server.epoch(peer);
+        self.shared.end_of(peer, |key| epoch.is_none_or(|epoch| key.epoch < epoch));
     }
 
     /// Stops carrying, tells all clients, closes the server; within a bound.
@@ -546,5 +558,47 @@ fn carry_from(shared: &Shared, flow: &Flow, batch: &mut RecvBatch, sender: &mut 
         if messages < batch.capacity() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_types, reason = "the target is a plain socket")]
+mod tests {
+    use super::*;
+    use crate::Tunnel;
+    use std::net::UdpSocket as Plain;
+
+    #[test]
+    fn flows_end_with_their_client_even_if_its_end_is_lost_among_other_events() {
+        let target = Plain::bind("127.0.0.1:0").unwrap();
+        target.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let config = ServerRelayConfig {
+            target: Some(target.local_addr().unwrap()),
+            flows_per_client: 2,
+            flows: 10,
+            flow_timeout: Duration::from_secs(3_600),
+            socket_buffer: 0,
+            offload: true,
+            threads: 1,
+        };
+        let builder = Server::builder().key(&[7; 32]).listen("127.0.0.1:0".parse().unwrap());
+        let relay = ServerRelay::start(config, builder).unwrap();
+        let to = relay.server().local_addrs()[0].to_string();
+        let tunnel = Arc::new(Tunnel::builder().key(&[7; 32]).server(&to).connect().unwrap());
+        tunnel.wait_ready(Some(Duration::from_secs(5))).unwrap();
+        tunnel.sender().send([(5, &b"x"[..])]).unwrap();
+        target.recv(&mut [0; 10]).unwrap();
+        assert_eq!(relay.stats().flows, 1);
+        while relay.next_event(Duration::ZERO).unwrap().is_some() {}
+
+        let peer = relay.server().peers()[0].id;
+        tunnel.close();
+        relay.server().dismiss(peer);
+        for _ in 0..2_000 {
+            relay.server().tell(Event::ServerUnderLoad);
+        }
+
+        relay.next_event(Duration::ZERO).unwrap();
+        assert_eq!(relay.stats().flows, 0);
     }
 }

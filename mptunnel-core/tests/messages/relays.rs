@@ -101,3 +101,44 @@ fn data_for_a_flow_that_the_client_does_not_have_is_answered() {
     assert_eq!(closed, (77, 0));
     assert_eq!(relay.stats().flows, 1, "the application's own goes on");
 }
+
+#[test]
+fn the_end_of_a_flow_of_an_earlier_process_ends_none_of_the_next_one() {
+    let target = UdpSocket::bind(loopback()).unwrap();
+    target.set_read_timeout(Some(S * 5)).unwrap();
+    let config = ServerRelayConfig {
+        target: Some(target.local_addr().unwrap()),
+        flows_per_client: 2,
+        flows: 10,
+        flow_timeout: S * 60,
+        socket_buffer: 0,
+        offload: true,
+        threads: 1,
+    };
+    let builder = Server::builder().key(&KEY).listen(loopback());
+    let relay = ServerRelay::start(config, builder).unwrap();
+    let to = relay.server().local_addrs()[0];
+    // Two processes of one client, as it has a name: its flows have the same numbers.
+    let open = || {
+        let builder = Tunnel::builder().key(&KEY).option("name", "one");
+        let tunnel = builder.path(&format!("to={to}")).connect().unwrap();
+        tunnel.wait_ready(Some(S * 5)).unwrap();
+        let tunnel = Arc::new(tunnel);
+        tunnel.sender().send([(5, &b"x"[..])]).unwrap();
+        target.recv(&mut [0; 10]).unwrap();
+        tunnel
+    };
+    // Nobody looks at the server's events until both were there.
+    let first = open();
+    first.close_flow(5);
+    let second = open();
+
+    let mut ended = 0;
+    while let Some(event) = relay.next_event(MS * 20).unwrap() {
+        ended += usize::from(matches!(event, Event::FlowClosed { epoch: 0, flow: 5, .. }));
+    }
+
+    assert_eq!((ended, relay.stats().flows), (1, 1));
+    second.sender().send([(5, &b"x"[..])]).unwrap();
+    target.recv(&mut [0; 10]).unwrap();
+}

@@ -91,9 +91,10 @@ impl Server {
                 }
             }
             Frame::Close { flow, .. } => {
-                let heard = |p: &mut Peer| p.closes_heard.take(now, CLOSES_HEARD_PER_S);
-                if self.peers.get_mut(&id).is_some_and(heard) {
-                    self.tell(ServerEvent::FlowClosed(id, flow));
+                let Some(peer) = self.peers.get_mut(&id) else { return };
+                let epoch = peer.epoch;
+                if peer.closes_heard.take(now, CLOSES_HEARD_PER_S) {
+                    self.tell(ServerEvent::FlowClosed(id, epoch, flow));
                 }
             }
             Frame::Arrivals(report) => {
