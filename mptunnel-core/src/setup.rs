@@ -69,9 +69,13 @@ fn passphrase(_: &Path, _: &str, _: &Settings) -> Result<Psk, Error> {
 const NO_KEY: &str = "no key: set key-file to a file made by `mptunnel genpsk`, the same on both \
                       ends";
 
+const TWO_KEYS: &str = "two keys: one was passed itself, and an option (key-file, passphrase-file, \
+                        private-key-file) names another one: give one of them";
+
 /// What a client is told.
 pub(crate) fn client(settings: &Settings, own: OwnKey) -> Result<ClientConfig, Error> {
     let keys = match (own, settings.credentials(Role::Client).map_err(config)?) {
+        (Some(_), named) if !matches!(named, Credentials::None) => return Err(config(TWO_KEYS)),
         (Some(key), _) => ClientKeys::Psk(psk(&key)?),
         (None, Credentials::Psk { file }) => ClientKeys::Psk(psk_file(file, settings)?),
         (None, Credentials::Passphrase { file, name }) => {
@@ -95,10 +99,14 @@ pub(crate) fn client(settings: &Settings, own: OwnKey) -> Result<ClientConfig, E
 /// What a server is told.
 pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, Error> {
     let mut keys = Vec::new();
+    let has_own = own.is_some();
     if let Some(key) = own {
         keys.push(ServerKey::Psk(psk(&key)?));
     }
     match settings.credentials(Role::Server).map_err(config)? {
+        Credentials::Psk { .. } | Credentials::Passphrase { .. } if has_own => {
+            return Err(config(TWO_KEYS));
+        }
         Credentials::Psk { file } => keys.extend(psk_list(file, settings)?),
         Credentials::Passphrase { file, name } => {
             keys.push(ServerKey::Psk(passphrase(file, name, settings)?));

@@ -3,10 +3,11 @@
 
 use mptunnel_core::Snapshot;
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::{PyBytes, PyMemoryView, PySlice};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// A timeout as `socket` has it, in seconds.
@@ -71,16 +72,60 @@ impl<'py> FromPyObject<'_, 'py> for Deadline {
 
 /// A number of seconds, not negative, which may be infinite.
 fn seconds(object: &Bound<'_, PyAny>, what: &str) -> PyResult<f64> {
-    let seconds: f64 = object.extract().map_err(|_| {
-        let kind = kind_of(object);
-        PyTypeError::new_err(format!("{what} must be a number of seconds or None, not {kind}"))
-    })?;
+    let seconds: f64 = match object.extract() {
+        Ok(seconds) => seconds,
+        // A whole number that no `f64` holds.
+        Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+            if object.lt(0)? {
+                f64::NEG_INFINITY
+            } else {
+                f64::INFINITY
+            }
+        }
+        Err(_) => {
+            let kind = kind_of(object);
+            let message = format!("{what} must be a number of seconds or None, not {kind}");
+            return Err(PyTypeError::new_err(message));
+        }
+    };
     if seconds.is_nan() || seconds < 0.0 {
         return Err(PyValueError::new_err(format!(
             "{what} = {seconds}: expected 0 or more seconds, or None"
         )));
     }
     Ok(seconds)
+}
+
+/// An argument that is a whole number of `range`.
+fn whole(object: &Bound<'_, PyAny>, what: &str, range: RangeInclusive<i64>) -> PyResult<i64> {
+    let (least, most) = range.clone().into_inner();
+    match object.extract::<i64>() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => {
+            let kind = kind_of(object);
+            Err(PyTypeError::new_err(format!("{what} must be a whole number, not {kind}")))
+        }
+        // Also of what no `i64` holds.
+        _ => Err(PyOverflowError::new_err(format!(
+            "{what} must be a whole number from {least} to {most}"
+        ))),
+    }
+}
+
+/// Which application: the number above is all of them, in messages of the protocol.
+pub(crate) fn flow(object: &Bound<'_, PyAny>) -> PyResult<u16> {
+    whole(object, "flow", 0..=0xfffe).map(|flow| u16::try_from(flow).unwrap_or(0))
+}
+
+/// How many copies.
+pub(crate) fn copies(object: &Bound<'_, PyAny>) -> PyResult<u8> {
+    whole(object, "copies", 0..=255).map(|copies| u8::try_from(copies).unwrap_or(0))
+}
+
+/// How many datagrams at most.
+pub(crate) fn max_count(object: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let most = i64::try_from(isize::MAX).unwrap_or(i64::MAX);
+    whole(object, "max_count", 0..=most).map(|count| usize::try_from(count).unwrap_or(0))
 }
 
 /// How to write down everything that can be seen of an endpoint.

@@ -23,7 +23,17 @@ pub(crate) fn plan(
     at: &str,
     options: &[(String, String)],
     paths: &[String],
+    has_key: bool,
 ) -> PyResult<Plan> {
+    if at.is_empty() {
+        return Err(config(
+            py,
+            match role {
+                Role::Client => "uri is empty: expected mpt://HOST:PORT or HOST:PORT",
+                Role::Server => "addr is empty: expected ADDR:PORT, such as [::]:4000, or a port",
+            },
+        ));
+    }
     let mut plan = Plan { at: at.to_owned(), settings: Settings::default(), paths: Vec::new() };
     if at.contains("://") {
         let uri: EndpointUri = at.parse().map_err(|error| config(py, error))?;
@@ -54,8 +64,18 @@ pub(crate) fn plan(
         let spec = words.parse().map_err(|error| config(py, format!("path {words:?}: {error}")))?;
         plan.paths.push(spec);
     }
+    if !has_key && CREDENTIALS.iter().all(|key| plan.settings.get(key).is_none()) {
+        return Err(config(py, NO_KEY));
+    }
     Ok(plan)
 }
+
+/// Any of them says what to encrypt with; whether it is enough, the library knows.
+const CREDENTIALS: [&str; 5] =
+    ["key-file", "passphrase-file", "private-key-file", "peer-key", "allowed-keys-file"];
+
+const NO_KEY: &str = "no key: pass key_file= the name of a file that `python -m mptunnel genkey` \
+                      made, or key= what mptunnel.genkey() returned; the same key on both ends";
 
 /// One row of the option table: key, kind, unit of a bare number, choices, default, what is
 /// expected, help, whether it can change live, for clients, for servers.

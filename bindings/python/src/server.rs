@@ -5,7 +5,7 @@ use crate::arguments::{Batch, Deadline, Format, PathArgument, Payload, Room, Tim
 use crate::endpoint::{Endpoint, with_scratch};
 use crate::errors::{config, exception};
 use crate::transfer::{Slots, Wishes};
-use crate::{info, options};
+use crate::{arguments, info, options};
 use mptunnel_core::options::{Role, parse_listen};
 use mptunnel_core::{Arrival, Error, PeerId, PeerInfo};
 use pyo3::exceptions::PyTypeError;
@@ -33,7 +33,7 @@ impl Server {
         key: Option<[u8; 32]>,
         timeout: Timeout,
     ) -> PyResult<Self> {
-        let plan = options::plan(py, Role::Server, addr, &options, &[])?;
+        let plan = options::plan(py, Role::Server, addr, &options, &[], key.is_some())?;
         let (ip, port) = parse_listen(&plan.at).map_err(|error| config(py, error))?;
         // Reads files and starts threads.
         let core = py.detach(|| {
@@ -79,7 +79,7 @@ impl Server {
         py: Python<'_>,
         data: Payload,
         peer: &Bound<'_, PyAny>,
-        copies: u8,
+        #[pyo3(from_py_with = arguments::copies)] copies: u8,
         path: Option<PathArgument>,
         deadline: Option<Deadline>,
         timeout: Timeout,
@@ -109,7 +109,7 @@ impl Server {
         py: Python<'_>,
         datagrams: Batch,
         peer: &Bound<'_, PyAny>,
-        copies: u8,
+        #[pyo3(from_py_with = arguments::copies)] copies: u8,
         path: Option<PathArgument>,
         deadline: Option<Deadline>,
         timeout: Timeout,
@@ -195,7 +195,7 @@ impl Server {
     fn recv_many<'py>(
         &self,
         py: Python<'py>,
-        max_count: usize,
+        #[pyo3(from_py_with = arguments::max_count)] max_count: usize,
         timeout: Timeout,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);

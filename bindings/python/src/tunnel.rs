@@ -5,7 +5,7 @@ use crate::arguments::{Batch, Deadline, Format, PathArgument, Payload, Room, Tim
 use crate::endpoint::{Endpoint, Pace, with_scratch};
 use crate::errors::exception;
 use crate::transfer::{Slots, Wishes};
-use crate::{info, options};
+use crate::{arguments, info, options};
 use mptunnel_core::options::Role;
 use mptunnel_core::{Error, PathId, PeerId};
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ impl Tunnel {
         key: Option<[u8; 32]>,
         timeout: Timeout,
     ) -> PyResult<Self> {
-        let plan = options::plan(py, Role::Client, uri, &options, &paths)?;
+        let plan = options::plan(py, Role::Client, uri, &options, &paths, key.is_some())?;
         let mut builder = mptunnel_core::Tunnel::builder()
             .server(&plan.at)
             .settings(plan.settings)
@@ -71,8 +71,8 @@ impl Tunnel {
         &self,
         py: Python<'_>,
         data: Payload,
-        flow: u16,
-        copies: u8,
+        #[pyo3(from_py_with = arguments::flow)] flow: u16,
+        #[pyo3(from_py_with = arguments::copies)] copies: u8,
         path: Option<PathArgument>,
         deadline: Option<Deadline>,
         timeout: Timeout,
@@ -103,8 +103,8 @@ impl Tunnel {
         &self,
         py: Python<'_>,
         datagrams: Batch,
-        flow: u16,
-        copies: u8,
+        #[pyo3(from_py_with = arguments::flow)] flow: u16,
+        #[pyo3(from_py_with = arguments::copies)] copies: u8,
         path: Option<PathArgument>,
         deadline: Option<Deadline>,
         timeout: Timeout,
@@ -180,7 +180,7 @@ impl Tunnel {
     fn recv_many<'py>(
         &self,
         py: Python<'py>,
-        max_count: usize,
+        #[pyo3(from_py_with = arguments::max_count)] max_count: usize,
         timeout: Timeout,
     ) -> PyResult<Bound<'py, PyList>> {
         let list = PyList::empty(py);

@@ -155,15 +155,39 @@ def test_a_timeout_is_a_number_of_seconds(tunnel, server, key, wrong, kind):
 
 
 def test_a_timeout_beyond_all_bounds_is_for_ever(server, tunnel, peer):
-    for timeout in (float("inf"), 1e300, 1e19):
-        tunnel.send(b"x")
+    for timeout in (float("inf"), 1e300, 1e19, 10**400):
+        tunnel.send(b"x", timeout=timeout, deadline=timeout)
         assert server.recv_from(timeout=timeout)[0] == b"x"
+    tunnel.settimeout(10**400)
+    assert tunnel.gettimeout() is None
+    with pytest.raises(ValueError, match="timeout"):
+        tunnel.recv(timeout=-(10**400))
 
 
-def test_counts_are_whole_numbers(tunnel):
-    for wrong in (-1, 1.5, "1", None):
-        with pytest.raises((TypeError, OverflowError)):
+def test_numbers_out_of_range_name_the_argument_and_the_range(tunnel, server, peer):
+    for wrong in (-1, 1 << 63, 10**400):
+        with pytest.raises(OverflowError, match="max_count must be a whole number from 0 to"):
             tunnel.recv_many(wrong)
+        with pytest.raises(OverflowError, match="max_count must be a whole number from 0 to"):
+            server.recv_many(wrong)
+    # 65535 is all flows at once, in messages of the protocol.
+    for wrong in (-1, 65_535, 65_536, 10**400):
+        for send in (tunnel.send, lambda data, flow: tunnel.send_many([data], flow=flow)):
+            with pytest.raises(OverflowError, match="flow must be a whole number from 0 to 65534"):
+                send(b"x", flow=wrong)
+    for wrong in (-1, 256, 10**400):
+        with pytest.raises(OverflowError, match="copies must be a whole number from 0 to 255"):
+            tunnel.send(b"x", copies=wrong)
+        with pytest.raises(OverflowError, match="copies must be a whole number from 0 to 255"):
+            server.send_to(b"x", peer, copies=wrong)
+    for wrong in (1.5, "1", None):
+        with pytest.raises(TypeError, match="max_count must be a whole number, not "):
+            tunnel.recv_many(wrong)
+        with pytest.raises(TypeError, match="flow must be a whole number, not "):
+            tunnel.send(b"x", flow=wrong)
+        with pytest.raises(TypeError, match="copies must be a whole number, not "):
+            tunnel.send(b"x", copies=wrong)
+    tunnel.send(b"x", flow=65_534, copies=255)
 
 
 def test_a_peer_is_a_peer_of_this_server(server, tunnel, peer, key):

@@ -220,6 +220,8 @@ def test_keywords_go_before_what_the_uri_says_and_paths_add_up(key):
     [
         (mpt.open, "http://h:1", "expected mpt://HOST:PORT for a client"),
         (mpt.open, "mpt-listen://[::]:1", "describes a server: use listen()"),
+        (mpt.open, "", "uri is empty: expected mpt://HOST:PORT or HOST:PORT"),
+        (mpt.listen, "", "addr is empty: expected ADDR:PORT, such as [::]:4000, or a port"),
         (mpt.open, "nowhere", "has no port"),
         (mpt.open, "mpt://h:1?wndow=1", 'did you mean "window"'),
         (mpt.listen, "mpt://h:1", "describes a client: use open()"),
@@ -260,8 +262,37 @@ def test_keys_are_never_repeated_in_messages(key):
         assert str(wrong)[:8] not in str(caught.value) or not wrong
     with pytest.raises(TypeError):
         mpt.open("192.0.2.1:9", key=17)
-    with pytest.raises(mpt.ConfigError, match="no key: set key-file"):
-        mpt.open("192.0.2.1:9")
+
+
+def test_who_has_no_key_is_told_both_ways_to_one():
+    for call, at in ((mpt.open, "192.0.2.1:9"), (mpt.listen, "127.0.0.1:0")):
+        with pytest.raises(mpt.ConfigError) as caught:
+            call(at)
+        for word in ("key_file=", "key=", "`python -m mptunnel genkey`"):
+            assert word in str(caught.value)
+
+
+def test_two_keys_are_refused(key, files):
+    one, other = credentials(files)[2], credentials(files)[3]
+    for options in (credentials(files)[0][0], one[0], other[0]):
+        with pytest.raises(mpt.ConfigError, match="two keys"):
+            mpt.open("192.0.2.1:9", key=key, **options)
+    for options in (credentials(files)[0][1], one[1]):
+        with pytest.raises(mpt.ConfigError, match="two keys"):
+            mpt.listen("127.0.0.1:0", key=key, **options)
+    # Clients of both kinds.
+    with mpt.listen("127.0.0.1:0", key=key, **other[1]) as server:
+        assert len(server.key_ids) == 2
+
+
+def test_paths_are_several_texts_or_none(key):
+    with mpt.open("192.0.2.1:9", key=key, paths=None) as tunnel:
+        assert len(tunnel.paths) == 1
+    for wrong in ("if=lo", 7, True, 1.5):
+        with pytest.raises(TypeError, match="paths must be several texts"):
+            mpt.open("192.0.2.1:9", key=key, paths=wrong)
+    with pytest.raises(TypeError, match="a path is a text"):
+        mpt.open("192.0.2.1:9", key=key, paths=[7])
 
 
 def test_a_key_is_text_or_bytes_and_both_are_the_same(server, key):

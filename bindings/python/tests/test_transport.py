@@ -182,6 +182,9 @@ def test_a_tunnel_that_does_not_come_up_is_closed_again(key):
     async def main():
         with pytest.raises(mpt.NotConnected):
             await aio.create_datagram_endpoint(Recorder, "127.0.0.1:9", key=key, ready=0.1)
+        for wrong, kind in ((-1, ValueError), (float("nan"), ValueError), ("5", TypeError)):
+            with pytest.raises(kind, match="^ready "):
+                await aio.create_datagram_endpoint(Recorder, "127.0.0.1:9", key=key, ready=wrong)
         transport, protocol = await aio.create_datagram_endpoint(
             Recorder, "127.0.0.1:9", key=key, ready=0
         )

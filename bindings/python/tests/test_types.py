@@ -2,6 +2,7 @@
 """The types: what checkers, editors and `help` are told is what there is."""
 
 import ast
+import dataclasses
 import inspect
 import os
 import pydoc
@@ -105,6 +106,15 @@ def test_help_shows_every_public_thing_with_words():
     assert f"send(self, /, {signature})" in text
     assert "Seconds to wait while *all* sockets are full." in text
     assert "idle_interval" in pydoc.plain(pydoc.render_doc(mpt.open))
+
+
+def test_help_describes_every_field_and_every_kind_of_event():
+    for name in ("PathStats", "Path", "Drop", "Stats", "Event", "Message", "Option"):
+        kind = getattr(mpt, name)
+        for field in dataclasses.fields(kind):
+            assert f"\n{field.name}\n    " in inspect.getdoc(kind), f"{name}.{field.name}"
+    for kind in mpt.EventKind:
+        assert f"\n{kind.name}\n    " in inspect.getdoc(mpt.EventKind), kind
 
 
 def test_asyncio_has_the_same_names():

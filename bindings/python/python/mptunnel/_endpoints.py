@@ -34,7 +34,7 @@ class Tunnel(_mptunnel.Tunnel):
         cls,
         uri: str,
         *,
-        paths: Iterable[str] = (),
+        paths: Iterable[str] | None = None,
         key: str | bytes | None = None,
         timeout: float | None = None,
         **options: Unpack[ClientOptions],
@@ -170,7 +170,7 @@ class Server(_mptunnel.Server):
 def open(
     uri: str,
     *,
-    paths: Iterable[str] = (),
+    paths: Iterable[str] | None = None,
     key: str | bytes | None = None,
     timeout: float | None = None,
     **options: Unpack[ClientOptions],
@@ -184,7 +184,7 @@ def open(
     paths
         The paths to use, each in words: `to=HOST:PORT` (a bridge; without it, the server itself),
         `if=NAME`, `src=ADDR`, `mark=N`, `weight=N`, `role=active|backup`, `rate=MBIT`, `cost=N`,
-        `mtu=BYTES`, `name=TEXT`. Without any there is one path, by whatever route there is. A path
+        `mtu=BYTES`, `name=TEXT`. With none (`None`) there is one path, by whatever route there is. A path
         that cannot be opened now is no error: it waits and tries again.
     key
         The key that both ends share, in place of `key_file`: what `genkey` returned, or 32 bytes.

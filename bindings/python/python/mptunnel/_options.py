@@ -3,6 +3,7 @@
 
 import base64
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
@@ -154,10 +155,34 @@ def key_bytes(key: str | bytes | None) -> bytes | None:
     return key
 
 
-def words(paths: Iterable[str]) -> list[str]:
+def seconds(name: str, value: float | None) -> float | None:
+    """A number of seconds that a caller passed as `name`; `None` is for ever."""
+    if value is None:
+        return None
+    try:
+        # Not a number is not 0 or more either.
+        allowed = value >= 0
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name} must be a number of seconds or None, not '{kind}'") from None
+    if not allowed:
+        raise ValueError(f"{name} = {value}: expected 0 or more seconds, or None")
+    try:
+        return float(value)
+    except OverflowError:
+        # Longer than anybody waits.
+        return math.inf
+
+
+def words(paths: Iterable[str] | None) -> list[str]:
     """The paths of a call."""
+    if paths is None:
+        return []
+    expected = 'paths must be several texts, such as ["if=eth0", "if=wwan0"]'
     if isinstance(paths, str):
-        raise TypeError('paths must be several texts, such as ["if=eth0", "if=wwan0"], not one')
+        raise TypeError(f"{expected}, not one")
+    if not isinstance(paths, Iterable):
+        raise TypeError(f"{expected}, not {type(paths).__name__}")
     found = list(paths)
     for path in found:
         if not isinstance(path, str):

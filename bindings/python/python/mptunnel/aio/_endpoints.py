@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import EllipsisType, TracebackType
 from typing import Literal, Self, TypeVar, Unpack
 
-from mptunnel import _endpoints
+from mptunnel import _endpoints, _options
 from mptunnel._errors import Closed, Error, NotConnected, TimedOut, WouldBlock
 from mptunnel._mptunnel import Peer
 from mptunnel._options import ClientOptions, ServerOptions
@@ -178,6 +178,7 @@ class _Endpoint:
     ) -> _Result:
         """Tries again while all sockets are full, which lasts for a few packets."""
         limit = self._limit(timeout)
+        deadline = _options.seconds("deadline", deadline)
         if deadline is not None:
             limit = deadline if limit is None else min(limit, deadline)
         loop = asyncio.get_running_loop()
@@ -196,17 +197,7 @@ class _Endpoint:
         """The timeout of a call, by the rules of the blocking calls."""
         if isinstance(timeout, EllipsisType):
             return self._endpoint.gettimeout()
-        if timeout is None:
-            return None
-        try:
-            # Not a number is not 0 or more either.
-            allowed = timeout >= 0
-        except TypeError:
-            kind = type(timeout).__name__
-            raise TypeError(f"timeout must be a number of seconds or None, not '{kind}'") from None
-        if not allowed:
-            raise ValueError(f"timeout = {timeout}: expected 0 or more seconds, or None")
-        return float(timeout)
+        return _options.seconds("timeout", timeout)
 
     async def _wait(self, waiters: collections.deque[asyncio.Future[None]]) -> None:
         """Waits until something may have changed."""
@@ -566,7 +557,7 @@ class Server(_Endpoint):
 def open(
     uri: str,
     *,
-    paths: Iterable[str] = (),
+    paths: Iterable[str] | None = None,
     key: str | bytes | None = None,
     timeout: float | None = None,
     **options: Unpack[ClientOptions],

@@ -138,7 +138,7 @@ async def create_datagram_endpoint(
     protocol_factory: Callable[[], _ProtocolT],
     uri: str,
     *,
-    paths: Iterable[str] = (),
+    paths: Iterable[str] | None = None,
     key: str | bytes | None = None,
     ready: float | None = 5.0,
     **options: Unpack[ClientOptions],
@@ -149,6 +149,7 @@ async def create_datagram_endpoint(
     all: until then what the protocol sends is lost. The other arguments are those of
     `mptunnel.open`. Raises what `open` and `wait_ready` raise.
     """
+    ready = _options.seconds("ready", ready)
     tunnel = open(uri, paths=paths, key=key, **options)
     try:
         if ready is None or ready > 0:
