@@ -855,7 +855,7 @@ ptrdiff_t mpt_recvv(mpt_t *t, struct mpt_msg *v, size_t n, int timeout_ms);
 int mpt_path_add(mpt_t *t, const char *spec, mpt_path_id *id);
 
 /**
- * Changes one word of a client's path while it runs. `name`, `role` and `mtu` take effect in
+ * Changes one word of a client's path while it runs. `name`, `role`, `mtu`, `rate` take effect in
  * place; `to`, `if`, `src` and `mark` give the path a new socket; the rest is kept for policies
  * that look at it.
  *

@@ -31,8 +31,9 @@ pub struct SendOptions {
     pub copies: u8,
     /// Over this path only, whether or not the policy would choose it. It goes before `copies`.
     pub path: Option<PathId>,
-    /// Useless after this. A datagram is never queued at this end, so this only bounds how long
-    /// the call waits for room; what then lies in the buffer of the kernel goes out late or not.
+    /// Useless after this. A datagram is not queued at this end, but for the few milliseconds of
+    /// `path-queue` on a path with a rate, so this only bounds how long the call waits for room;
+    /// what then lies in the buffer of the kernel goes out late or not.
     pub deadline: Option<Duration>,
     /// How long to wait while *all* sockets are full. `None` waits for ever, zero (the default)
     /// not at all.
@@ -269,7 +270,7 @@ mod tests {
         fn new(outcomes: impl IntoIterator<Item = Outcome>) -> Self {
             let remote = "192.0.2.1:9".parse().unwrap();
             let route = Route { socket: 0, remote, local: None };
-            let target = Target { slot: 0, route, max_packet: 1_000, credit: None };
+            let target = Target { slot: 0, route, max_packet: 1_000, credit: None, pace: None };
             let view = SendView {
                 session: Arc::new(end(1, 2, false)),
                 targets: vec![target],

@@ -235,6 +235,7 @@ fn common(settings: &Settings) -> Result<Common, Error> {
         },
         rekey_after: settings.rekey_interval,
         reorder: settings.reorder,
+        path_queue: settings.path_queue,
         fixed_size: settings.mtu != 0,
         ..defaults
     })

@@ -414,6 +414,9 @@ impl Tunnel {
         let name = name.clone();
         let settings = self.path_settings(&spec, name);
         let mut specs = self.specs.lock();
+        if settings.rate.is_some() {
+            self.io.pace_paths()?;
+        }
         let (id, slot) = self.io.shared.add_path(settings).ok_or_else(|| {
             Error::Config("a tunnel has at most 32 paths: remove one first".to_owned())
         })?;
@@ -439,6 +442,8 @@ impl Tunnel {
             name,
             backup: spec.role == PathRole::Backup,
             fixed_size: spec.mtu.is_some() || self.settings.lock().mtu != 0,
+            // Mbit/s in bytes per second; 10^6 of them at most.
+            rate: spec.rate_mbit.map(|mbit| (mbit * 125_000.0) as u64),
         }
     }
 
@@ -458,8 +463,8 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Changes one word of a path while the tunnel runs. `name`, `role` and `mtu` take effect in
-    /// place; `to`, `if`, `src` and `mark` give the path a new socket, with the same port if that
+    /// Changes one word of a path while the tunnel runs. `name`, `role`, `mtu` and `rate` take effect
+    /// in place; `to`, `if`, `src` and `mark` give the path a new socket, with the same port if that
     /// is possible. The rest is kept for policies that look at it.
     ///
     /// # Errors
@@ -479,6 +484,9 @@ impl Tunnel {
         }
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or(Error::UnknownPath(id))?;
         let settings = self.path_settings(&spec, name.clone());
+        if settings.rate.is_some() {
+            self.io.pace_paths()?;
+        }
         if !self.io.shared.with_control(|client, _| client.set_path(id, settings)) {
             return Err(Error::UnknownPath(id));
         }

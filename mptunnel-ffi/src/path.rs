@@ -166,7 +166,7 @@ pub unsafe extern "C" fn mpt_path_add(
     })
 }
 
-/// Changes one word of a client's path while it runs. `name`, `role` and `mtu` take effect in
+/// Changes one word of a client's path while it runs. `name`, `role`, `mtu`, `rate` take effect in
 /// place; `to`, `if`, `src` and `mark` give the path a new socket; the rest is kept for policies
 /// that look at it.
 ///

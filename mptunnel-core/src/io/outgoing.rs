@@ -5,6 +5,7 @@
 use super::send::{SendBatch, SendReport};
 use super::socket::UdpSocket;
 use crate::proto::num::path_bit;
+use crate::proto::pace::{Offer, Part};
 use crate::proto::route::Route;
 use crate::proto::time::Time;
 use crate::proto::view::{PacketSink, SendRefused, SendView, Target};
@@ -16,30 +17,34 @@ pub(crate) trait Sockets {
 
     /// Packets did not fit the path, or the socket reported an error.
     fn on_report(&self, target: &Target, report: &SendReport);
+
+    /// Packets wait until `at` for their turn on a path with a rate.
+    fn on_queued(&self, at: Time);
 }
 
 /// What became of a batch.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Outcome {
-    /// Copies that a socket took.
+    /// Copies that a socket took, or the queue of a path.
     pub(crate) copies: usize,
     /// Copies that none took.
     pub(crate) dropped: usize,
-    /// Packets that the socket took which took the most, of all batches together.
+    /// Packets that the path took which took the most, of all batches together.
     pub(crate) most: usize,
-    /// Whether a socket did not take everything for want of room.
+    /// Whether a path did not take everything for want of room.
     pub(crate) full: bool,
     /// Whether a socket took all packets of its path, of the last batch.
     pub(crate) whole: bool,
 }
 
 impl Outcome {
-    /// What one path's share of a batch came to.
-    fn add(&mut self, report: &SendReport) {
-        self.copies += report.packets;
+    /// What one path's share of a batch came to, of which `queued` packets wait for their turn;
+    /// `short`: and others were not even taken for that.
+    fn add(&mut self, report: &SendReport, queued: usize, short: bool) {
+        self.copies += report.packets + queued;
         self.dropped += report.lost();
         self.full |= report.full;
-        self.whole |= report.packets > 0 && report.lost() == 0;
+        self.whole |= report.packets + queued > 0 && report.lost() == 0 && !short;
     }
 }
 
@@ -49,18 +54,30 @@ pub(crate) struct Outgoing<'a, S: Sockets> {
     view: &'a SendView,
     sockets: &'a S,
     outcome: Outcome,
+    /// The paths that do not take every packet at once: unproven ones, and those with a rate.
+    gated: u32,
+    now: Time,
+    part: Part,
+    /// Of the gated ones, those that have not taken the first piece of the datagram in hand.
+    refused: u32,
+    /// Of the gated ones, those that have not taken everything of the batch in hand.
+    short: u32,
 }
 
 impl<'a, S: Sockets> Outgoing<'a, S> {
     /// An empty batch in `batch`, for the peer of `view`.
     pub(crate) fn new(batch: &'a mut SendBatch, view: &'a SendView, sockets: &'a S) -> Self {
         batch.clear();
-        Outgoing { batch, view, sockets, outcome: Outcome::default() }
+        let gates = view.targets.iter().filter(|t| t.credit.is_some() || t.pace.is_some());
+        let gated = gates.fold(0, |set, target| set | path_bit(target.slot));
+        let (outcome, now, part) = (Outcome::default(), Time::default(), Part::First);
+        Outgoing { batch, view, sockets, outcome, gated, now, part, refused: 0, short: 0 }
     }
 
     /// Seals one datagram. It is sent at the latest when the batch is [finished](Self::finish).
     pub(crate) fn push(&mut self, now: Time, flow: u16, payload: &[u8]) -> Result<(), SendRefused> {
         let view = self.view;
+        self.now = now;
         view.send(now, flow, payload, self)
     }
 
@@ -91,19 +108,63 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
     /// Sends what is left.
     pub(crate) fn finish(mut self) -> Outcome {
         self.flush();
+        if self.gated != 0 {
+            let waiting = self.view.targets.iter().filter_map(|t| t.pace.as_ref()?.deadline());
+            if let Some(at) = waiting.min() {
+                self.sockets.on_queued(at);
+            }
+        }
         self.outcome
     }
 
+    /// The paths of `paths` on which the packet of `len` bytes that was just sealed goes at once.
+    /// A path without credit for it does not get it; one with a rate may take it for later.
+    fn gate(&mut self, len: usize, paths: u32) -> u32 {
+        let view = self.view;
+        let part = std::mem::replace(&mut self.part, Part::First);
+        if part == Part::First {
+            self.refused = 0;
+        }
+        let mut now = paths & !self.refused;
+        for target in &view.targets {
+            let bit = path_bit(target.slot);
+            if bit & now & self.gated == 0 {
+                continue;
+            }
+            if !target.may_send(&view.session, len) {
+                now &= !bit;
+                self.short |= bit;
+                continue;
+            }
+            let Some(pace) = &target.pace else { continue };
+            match pace.offer(self.now, &view.session, self.batch.uncommitted(len), part) {
+                Offer::Now => {}
+                Offer::Queued => {
+                    now &= !bit;
+                    self.batch.note_queued(target.slot);
+                }
+                Offer::Dropped => {
+                    now &= !bit;
+                    self.refused |= bit;
+                    self.short |= bit;
+                    view.session.path(target.slot).on_send_dropped(1);
+                    self.outcome.dropped += 1;
+                    self.outcome.full = true;
+                }
+            }
+        }
+        now
+    }
+
     fn flush(&mut self) {
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && self.batch.queued_most() == 0 {
             return;
         }
         let mut most = 0;
         self.outcome.whole = false;
         for target in &self.view.targets {
             let bit = path_bit(target.slot);
-            let bytes = self.batch.bytes_for(bit);
-            if self.view.chosen & bit == 0 || !target.may_send(&self.view.session, bytes) {
+            if self.view.chosen & bit == 0 {
                 continue;
             }
             let to = (target.route.remote, target.route.local);
@@ -121,10 +182,12 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
             if report.too_big > 0 || report.error.is_some() {
                 self.sockets.on_report(target, &report);
             }
-            self.outcome.add(&report);
-            most = most.max(report.packets);
+            let queued = self.batch.queued(target.slot);
+            self.outcome.add(&report, queued, self.short & bit != 0);
+            most = most.max(report.packets + queued);
         }
         self.outcome.most += most;
+        self.short = 0;
         self.batch.clear();
     }
 }
@@ -138,13 +201,95 @@ impl<S: Sockets> PacketSink for Outgoing<'_, S> {
     }
 
     fn commit(&mut self, len: usize, paths: u32) {
-        self.batch.commit(len, paths);
+        let now = if paths & self.gated == 0 { paths } else { self.gate(len, paths) };
+        if now != 0 {
+            self.batch.commit(len, now);
+        }
+    }
+
+    fn next_piece(&mut self) {
+        self.part = Part::Next;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::socket::SocketConfig;
+    use crate::proto::pace::Pace;
+    use crate::proto::session::tests::end;
+    use std::cell::Cell;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicI64;
+    use std::time::Duration;
+
+    const NOW: Time = Time::from_micros(1_000_000);
+
+    /// One socket for all routes.
+    struct One {
+        socket: UdpSocket,
+        queued: Cell<Option<Time>>,
+    }
+
+    impl Sockets for One {
+        fn with<R>(&self, _: &Route, send: impl FnOnce(&UdpSocket, bool) -> R) -> Option<R> {
+            Some(send(&self.socket, false))
+        }
+
+        fn on_report(&self, _: &Target, report: &SendReport) {
+            panic!("{report:?}");
+        }
+
+        fn on_queued(&self, at: Time) {
+            self.queued.set(Some(at));
+        }
+    }
+
+    /// Sends ten datagrams of 964 bytes, packets of 1,000, on one path.
+    fn send_ten(credit: Option<i64>, pace: Option<Pace>) -> (Outcome, One, SendView) {
+        let socket = UdpSocket::open(&SocketConfig::new("127.0.0.1:0".parse().unwrap())).unwrap();
+        let remote = socket.local_addr().unwrap();
+        let sockets = One { socket, queued: Cell::new(None) };
+        let target = Target {
+            slot: 3,
+            route: Route { socket: 0, remote, local: None },
+            max_packet: 1_472,
+            credit: credit.map(|bytes| Arc::new(AtomicI64::new(bytes))),
+            pace: pace.map(Arc::new),
+        };
+        let view = SendView::for_test(Arc::new(end(1, 2, false)), vec![target]);
+        let mut batch = SendBatch::default();
+        let datagrams = (0..10).map(|_| (0, &[0; 964][..]));
+        let sent = Outgoing::new(&mut batch, &view, &sockets).send_all(NOW, datagrams).unwrap();
+        (sent, sockets, view)
+    }
+
+    #[test]
+    fn an_unproven_address_gets_as_many_packets_of_a_batch_as_it_has_credit_for() {
+        for (credit, packets) in [(10_000, 10), (3_999, 3), (999, 0)] {
+            let (sent, ..) = send_ten(Some(credit), None);
+            assert_eq!((sent.copies, sent.most), (packets, packets), "{credit}");
+        }
+    }
+
+    #[test]
+    fn a_path_with_a_rate_takes_some_now_some_for_later_and_no_more() {
+        // 10.28 ms for each packet: two at once, five within 50 ms.
+        let pace = Pace::new(100_000, Duration::from_millis(50));
+        let (sent, sockets, view) = send_ten(None, Some(pace));
+
+        let counts = view.session.path(3).counts();
+        assert_eq!((counts.tx_pkts, counts.tx_dropped), (2, 3));
+        assert_eq!((sent.copies, sent.dropped, sent.most, sent.full), (7, 3, 7, true));
+        let due = sockets.queued.get().expect("five wait");
+        assert!(due > NOW && due <= NOW + Duration::from_millis(11), "{due:?}");
+    }
+
+    #[test]
+    fn a_path_without_a_rate_needs_no_timer() {
+        let (sent, sockets, _) = send_ten(None, None);
+        assert_eq!((sent.copies, sockets.queued.get()), (10, None));
+    }
 
     #[test]
     fn a_share_is_whole_only_if_the_socket_took_all_of_it() {
@@ -157,7 +302,7 @@ mod tests {
         };
         let of = |reports: &[SendReport]| {
             let mut outcome = Outcome::default();
-            reports.iter().for_each(|report| outcome.add(report));
+            reports.iter().for_each(|report| outcome.add(report, 0, false));
             outcome
         };
 

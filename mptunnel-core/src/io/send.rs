@@ -24,6 +24,8 @@ pub(crate) struct SendBatch {
     wire: Wire,
     /// For a message that the kernel does not cut: its packets one by one.
     split: Wire,
+    /// By path slot: packets that were taken for later.
+    queued: Vec<(u8, usize)>,
 }
 
 /// What became of one path's share of a batch.
@@ -71,6 +73,7 @@ impl SendBatch {
             runs: Runs::new(),
             wire: Wire::new(),
             split: Wire::new(),
+            queued: Vec::new(),
         }
     }
 
@@ -89,10 +92,27 @@ impl SendBatch {
         !self.runs.is_full() && len <= self.buffer.len() - self.runs.end()
     }
 
-    /// Bytes of all packets that have `path_bit`.
-    pub(crate) fn bytes_for(&self, path_bit: u32) -> usize {
-        let runs = self.runs.as_slice().iter();
-        runs.filter(|run| run.paths & path_bit != 0).map(|run| run.bytes).sum()
+    /// What was written to the first `len` bytes of the room that was given last.
+    pub(crate) fn uncommitted(&self, len: usize) -> &[u8] {
+        &self.buffer[self.runs.end()..][..len]
+    }
+
+    /// A path took a packet for later.
+    pub(crate) fn note_queued(&mut self, slot: u8) {
+        match self.queued.iter_mut().find(|(of, _)| *of == slot) {
+            Some((_, count)) => *count += 1,
+            None => self.queued.push((slot, 1)),
+        }
+    }
+
+    /// Packets that a path took for later, since the batch began.
+    pub(crate) fn queued(&self, slot: u8) -> usize {
+        self.queued.iter().find(|(of, _)| *of == slot).map_or(0, |(_, count)| *count)
+    }
+
+    /// The same of the path that took the most.
+    pub(crate) fn queued_most(&self) -> usize {
+        self.queued.iter().map(|(_, count)| *count).max().unwrap_or(0)
     }
 
     /// Adds the first `len` bytes of what [`room`](Self::room) gave last as a packet for each path
@@ -159,6 +179,7 @@ impl SendBatch {
     /// Forgets all packets.
     pub(crate) fn clear(&mut self) {
         self.runs.clear();
+        self.queued.clear();
     }
 
     /// Sends as many messages from `cursor` on as one call takes, and returns where the next ones

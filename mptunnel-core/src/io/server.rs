@@ -370,6 +370,9 @@ impl Sockets for ServerSockets<'_> {
             }
         }
     }
+
+    // A server does not know the rates of its clients' links.
+    fn on_queued(&self, _: Time) {}
 }
 
 fn reason(why: PeerGoneReason) -> &'static str {

@@ -101,7 +101,7 @@ pub static PATH_WORDS: &[PathWord] = &[
         key: "rate",
         placeholder: "MBIT",
         expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5",
-        help: "what the link can carry, in Mbit/s",
+        help: "what the link can carry upwards, in Mbit/s: packets leave no faster",
     },
     PathWord {
         key: "cost",

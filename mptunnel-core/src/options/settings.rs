@@ -57,6 +57,8 @@ pub struct Settings {
     pub mtu: u16,
     /// `reorder`; zero = off
     pub reorder: Duration,
+    /// `path-queue`
+    pub path_queue: Duration,
     /// `reassembly-memory`, bytes
     pub reassembly_memory: u64,
     /// `sessions`
@@ -111,6 +113,7 @@ impl Default for Settings {
             max_payload: 65_507,
             mtu: 0,
             reorder: Duration::ZERO,
+            path_queue: Duration::from_millis(50),
             reassembly_memory: 1 << 20,
             sessions: 4096,
             session_timeout: Duration::from_secs(180),

@@ -239,6 +239,18 @@ pub static OPTIONS: &[OptionSpec] = &[
         put: |s, v| s.reorder = v.duration(),
     },
     OptionSpec {
+        key: "path-queue",
+        kind: Kind::Duration,
+        unit: Unit::Milliseconds,
+        range: Some(Range::new(1, 1_000)),
+        default: Some("50ms"),
+        help: "how long a packet waits for its turn on a path with rate=; then that copy is dropped",
+        live: false,
+        scope: Scope::CLIENT,
+        get: |s| Some(Value::Duration(s.path_queue)),
+        put: |s, v| s.path_queue = v.duration(),
+    },
+    OptionSpec {
         key: "reassembly-memory",
         kind: Kind::Size,
         unit: Unit::Bytes,

@@ -62,6 +62,8 @@ pub struct Common {
     pub rekey_after: Duration,
     /// How long a datagram waits for those before it in its flow; zero: no order.
     pub reorder: Duration,
+    /// How long a packet waits at most for its turn on a path with a rate.
+    pub path_queue: Duration,
     /// A server's: the size of packets is what the user says, nothing is probed.
     pub fixed_size: bool,
 }
@@ -84,6 +86,7 @@ impl Default for Common {
             previous_sessions: 4,
             rekey_after: Duration::from_secs(120),
             reorder: Duration::ZERO,
+            path_queue: Duration::from_millis(50),
             fixed_size: false,
         }
     }

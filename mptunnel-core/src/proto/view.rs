@@ -7,6 +7,7 @@
 
 use super::fragment::{Cut, FragmentHead, KIND_FRAGMENT, KIND_WHOLE};
 use super::num::path_bit;
+use super::pace::Pace;
 use super::route::Route;
 use super::session::{DataHead, SealError, Session};
 use super::time::Time;
@@ -30,6 +31,8 @@ pub struct Target {
     pub max_packet: usize,
     /// Bytes that may still go to an address that has not been validated; `None` once it is.
     pub credit: Option<Arc<AtomicI64>>,
+    /// How fast packets may leave, if its rate is known.
+    pub pace: Option<Arc<Pace>>,
 }
 
 impl Target {
@@ -92,6 +95,18 @@ pub trait PacketSink {
     fn room(&mut self, len: usize) -> &mut [u8];
     /// The packet in the room just asked for goes to the paths in the set.
     fn commit(&mut self, len: usize, paths: u32);
+    /// The next packet is a further piece of a datagram.
+    fn next_piece(&mut self) {}
+}
+
+#[cfg(test)]
+impl SendView {
+    /// All of these paths, chosen.
+    pub(crate) fn for_test(session: Arc<Session>, targets: Vec<Target>) -> Self {
+        let all = targets.iter().fold(0, |set, target| set | path_bit(target.slot));
+        let ranked = targets.iter().map(|target| target.slot).collect();
+        SendView { session, targets, chosen: all, ranked, up: all }
+    }
 }
 
 impl SendView {
@@ -171,6 +186,9 @@ impl SendView {
             let number = self.session.reserve().ok_or(SendRefused::NoSession)?;
             let room = sink.room(len);
             self.session.seal_with_head(number, data, &head, piece, room).map_err(refused)?;
+            if index > 0 {
+                sink.next_piece();
+            }
             sink.commit(len, paths);
             self.remember(number, paths);
         }

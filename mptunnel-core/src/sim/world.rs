@@ -33,7 +33,7 @@ pub use host::{ClientHost, Lifetime, ServerHost};
 pub use ledger::{Datagram, Direction, Ledger, payload};
 pub use net::{Faults, PathNet, PathSpec};
 pub use parcel::{Cargo, Parcel};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 pub use traffic::{Traffic, TrafficNo};
@@ -82,6 +82,10 @@ pub struct World {
     scratch: Vec<u8>,
     captured: Option<Vec<Captured>>,
     strays: Strays,
+    /// What packets carry that wait for their turn, by session and number.
+    waiting: HashMap<Vec<u8>, Cargo>,
+    /// Datagrams of which a path with a rate did not take the first piece.
+    refused: HashSet<(u32, u8)>,
 }
 
 /// A packet that an observer saw as it was sent.
@@ -130,6 +134,8 @@ impl World {
             scratch: Vec::with_capacity(2_048),
             captured: None,
             strays: Strays::default(),
+            waiting: HashMap::new(),
+            refused: HashSet::new(),
         }
     }
 

@@ -78,6 +78,7 @@ class ClientOptions(_BothOptions, total=False):
 
     name: str | None
     peer_key: str | bytes | None
+    path_queue: Duration | None
 
 
 class ServerOptions(_BothOptions, total=False):

@@ -315,6 +315,9 @@ impl Client {
         let PathState::Open { route, .. } = path.state else { return None };
         let (pn, bytes) = session.seal_ctrl(now, inner).ok()?;
         session.path(slot).on_sent(1, crate::proto::num::widen(bytes.len()));
+        if let Some(pace) = &path.pace {
+            pace.charge(now, bytes.len());
+        }
         self.log.remember(now, pn, &bytes);
         self.transmits.push_back(Transmit { route, bytes });
         Some(pn)

@@ -4,6 +4,7 @@
 use super::super::event::{ClientEvent, PathDownReason, PathId};
 use super::super::limit::PerSecond;
 use super::super::num::path_bit;
+use super::super::pace::Pace;
 use super::super::pmtu::Pmtu;
 use super::super::probe::Probe;
 use super::super::route::{PathCounts, Route};
@@ -12,6 +13,7 @@ use super::super::time::Time;
 use super::super::view::{SendView, Target};
 use super::super::wire::MAX_PATHS;
 use super::Client;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long copies still go to a path that is down: it may carry one way only.
@@ -26,6 +28,9 @@ pub struct PathSettings {
     pub backup: bool,
     /// The size of packets is what the application says: nothing is probed.
     pub fixed_size: bool,
+    /// What the link carries: bytes per second, headers of IP and UDP included. Packets leave no
+    /// faster.
+    pub rate: Option<u64>,
 }
 
 /// One path of a client.
@@ -45,6 +50,8 @@ pub struct ClientPath {
     /// Its probes.
     pub probe: Probe,
     pub(super) pmtu: Pmtu,
+    /// How fast packets leave, if the application knows.
+    pub pace: Option<Arc<Pace>>,
     /// Counts of sessions that are over.
     pub total: PathCounts,
     pub(super) resp_checks: PerSecond,
@@ -125,6 +132,8 @@ impl Client {
         self.next_path = self.next_path.checked_add(1)?;
         // Sessions go on, and with them what they counted for the path that was here before.
         let before = self.live_counts(u8::try_from(slot).ok()?);
+        let bound = self.config.common.path_queue;
+        let pace = settings.rate.map(|rate| Arc::new(Pace::new(rate, bound)));
         let mut probe = Probe::new(now);
         probe.continue_after(self.slot_seq.get(slot).copied().unwrap_or(0));
         *self.paths.get_mut(slot)? = Some(ClientPath {
@@ -137,6 +146,7 @@ impl Client {
             probe,
             pmtu: Pmtu::new(now, 0, true),
             total: before.below_zero(),
+            pace,
             resp_checks: PerSecond::default(),
             heard: Time::default(),
             asked: None,
@@ -188,7 +198,12 @@ impl Client {
 
     /// Changes what the application says about a path.
     pub fn set_path(&mut self, id: PathId, settings: PathSettings) -> bool {
+        let bound = self.config.common.path_queue;
         let Some(path) = self.find_mut(id) else { return false };
+        match (settings.rate, &path.pace) {
+            (Some(rate), Some(pace)) => pace.set_rate(rate),
+            (rate, _) => path.pace = rate.map(|rate| Arc::new(Pace::new(rate, bound))),
+        }
         path.settings = settings;
         self.publish();
         true
@@ -270,7 +285,8 @@ impl Client {
             if gone || unknown {
                 continue;
             }
-            targets.push(Target { slot: path.slot, route, max_packet, credit: None });
+            let pace = path.pace.clone();
+            targets.push(Target { slot: path.slot, route, max_packet, credit: None, pace });
             candidates.push(Candidate {
                 slot: path.slot,
                 backup: path.settings.backup,

@@ -310,6 +310,7 @@ impl Peer {
             route: candidate.route,
             max_packet: SAFE_PACKET,
             credit: Some(candidate.credit.clone()),
+            pace: None,
         };
         let Ok((_, bytes)) = self.current.seal_ctrl(now, frames.finish()) else { return };
         if target.may_send(&self.current, bytes.len()) {
@@ -428,12 +429,14 @@ impl Peer {
                     route: *route,
                     max_packet: slot.pmtu.size(),
                     credit: None,
+                    pace: None,
                 },
                 (None, Some(c)) => Target {
                     slot: slot.id,
                     route: c.route,
                     max_packet: SAFE_PACKET,
                     credit: Some(c.credit.clone()),
+                    pace: None,
                 },
                 (None, None) => continue,
             };

@@ -8,7 +8,9 @@ use super::parcel::{Cargo, Parcel};
 use super::{Captured, ClientNo, Datagram, Direction, Incarnation, MAX_TURNS, PathNo, ServerNo};
 use super::{World, host::Process};
 use crate::proto::event::{Reopen, ServerEvent, Transmit};
+use crate::proto::pace::{Offer, Part};
 use crate::proto::reorder::Reorder;
+use crate::proto::session::Session;
 use crate::proto::time::Time;
 use crate::proto::view::{PacketSink, SendRefused, SendView, Target};
 use std::net::SocketAddr;
@@ -169,6 +171,41 @@ impl World {
         if !target.may_send(&view.session, bytes.len()) {
             return 0;
         }
+        if let Some(pace) = &target.pace {
+            let local = self.clients[client.0].local(self.now);
+            let first = cargo.piece.0 == 0;
+            let refused = &mut self.refused;
+            if !first && refused.contains(&(cargo.datagram, target.slot)) {
+                view.session.path(target.slot).on_send_dropped(1);
+                return 0;
+            }
+            let part = if first { Part::First } else { Part::Next };
+            match pace.offer(local, &view.session, bytes, part) {
+                Offer::Now => {}
+                Offer::Queued => {
+                    self.waiting.insert(bytes[..16].to_vec(), cargo);
+                    self.drive_client(client);
+                    return 0;
+                }
+                Offer::Dropped => {
+                    self.refused.insert((cargo.datagram, target.slot));
+                    view.session.path(target.slot).on_send_dropped(1);
+                    return 0;
+                }
+            }
+        }
+        self.send_now(client, direction, &view.session, target, bytes, cargo)
+    }
+
+    fn send_now(
+        &mut self,
+        client: ClientNo,
+        direction: Direction,
+        session: &Session,
+        target: &Target,
+        bytes: &Rc<Vec<u8>>,
+        cargo: Cargo,
+    ) -> u32 {
         let path = match direction {
             Direction::Up => Some(PathNo { client, index: PathNet::index_of(target.route.socket) }),
             Direction::Down => {
@@ -178,7 +215,7 @@ impl World {
                 self.outer.get(&address).copied()
             }
         };
-        let counters = view.session.path(target.slot);
+        let counters = session.path(target.slot);
         match path {
             Some(path) if self.lane(path, direction).faults.slow_socket => {
                 counters.on_send_dropped(1);
@@ -231,7 +268,28 @@ impl World {
         process.wakeups += 1;
         process.note_turn(self.now);
         self.expire_order(Actor::Client(client));
+        self.send_waiting(client, local);
         self.drive_client(client);
+    }
+
+    /// What the thread does that keeps the pace of paths with a rate.
+    fn send_waiting(&mut self, client: ClientNo, local: Time) {
+        let Some(view) = self.clients[client.0].view().and_then(|view| view.get()) else { return };
+        let mut packet = Vec::new();
+        for target in &view.targets {
+            let Some(pace) = &target.pace else { continue };
+            while let Some(session) = pace.take(local, &mut packet) {
+                if packet.is_empty() {
+                    session.path(target.slot).on_send_dropped(1);
+                    continue;
+                }
+                let cargo = self.waiting[&packet[..16]];
+                let bytes = Rc::new(packet.clone());
+                let up = Direction::Up;
+                let copies = self.send_now(client, up, &session, target, &bytes, cargo);
+                self.ledger.add_copies(cargo.datagram, copies);
+            }
+        }
     }
 
     pub(super) fn wake_server(&mut self, server: ServerNo) {
@@ -263,7 +321,11 @@ impl World {
                 self.reopen(client, wish);
             } else {
                 let waiting = process.order.as_ref().and_then(Reorder::deadline);
-                let due = process.machine.poll_timeout().into_iter().chain(waiting).min();
+                let view = process.machine.view().get();
+                let targets = view.iter().flat_map(|view| &view.targets);
+                let turns = targets.filter_map(|target| target.pace.as_ref()?.deadline());
+                let timeout = process.machine.poll_timeout();
+                let due = timeout.into_iter().chain(waiting).chain(turns).min();
                 let due = due.map(|at| host.clock.when(at));
                 self.agenda.set(Actor::Client(client), due.map(|at| at.max(self.now)));
                 return;

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! The pace of a path whose rate is known: packets leave no faster than the link carries them, so
+//! that they wait here, where a late one can be dropped, and not in a buffer on the way.
+//!
+//! ```text
+//!   packet ──▶ is there a token? ── yes ──▶ leaves at once
+//!                    │ no
+//!                    ▼
+//!              queue, as long as it would leave within the bound ── else dropped
+//!                    │
+//!                    ╰──▶ leaves when its token is there; a timer says when
+//! ```
+//!
+//! The bucket is kept as the time at which it is empty (GCRA, ITU-T I.371): no clock ticks while
+//! nothing is sent.
+
+use super::num::widen;
+use super::session::Session;
+use super::time::Time;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What the bucket holds: so much may leave at once after a pause, and so late may the timer be
+/// without loss of rate.
+const BURST: Duration = Duration::from_millis(5);
+/// Bytes that the bucket holds at least: one packet of Ethernet's size.
+const LEAST_BURST: u64 = 1_500;
+/// Bytes of headers that a link carries with each packet: IPv4 and UDP.
+const HEADERS: u64 = 28;
+
+/// The pace of one path, shared by all who send on it.
+pub struct Pace {
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Nanoseconds that a byte takes, times 2^16.
+    byte_ns_16: u64,
+    burst_ns: u64,
+    bound: Duration,
+    /// When the bucket would be full again, in nanoseconds.
+    full_at: u64,
+    queue: VecDeque<Queued>,
+    /// What all of the queue takes, in nanoseconds.
+    queued_ns: u64,
+    /// Bytes of the queue, one packet behind the other.
+    bytes: VecDeque<u8>,
+}
+
+struct Queued {
+    len: usize,
+    /// From then on it is too late.
+    late_at: Time,
+    session: Arc<Session>,
+}
+
+/// How a packet stands to those before it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// A datagram, or its first piece: it may have to stay behind.
+    First,
+    /// A further piece of a datagram of which the path has taken the first: it goes whatever the
+    /// queue is like, or the others would be of no use. A datagram of 64 KiB takes longer than the
+    /// bound on a slow link.
+    Next,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Offer {
+    /// It may leave now.
+    Now,
+    /// It was taken, and leaves later.
+    Queued,
+    /// It would leave too late.
+    Dropped,
+}
+
+impl Pace {
+    /// `rate` bytes per second, headers of IP and UDP included; nothing waits for longer than
+    /// `bound`.
+    pub fn new(rate: u64, bound: Duration) -> Self {
+        let mut state = State {
+            byte_ns_16: 0,
+            burst_ns: 0,
+            bound,
+            full_at: 0,
+            queue: VecDeque::new(),
+            queued_ns: 0,
+            bytes: VecDeque::new(),
+        };
+        state.set_rate(rate);
+        Pace { state: Mutex::new(state) }
+    }
+
+    /// Packets leave at this rate from now on, in bytes per second; those that wait as well.
+    pub fn set_rate(&self, rate: u64) {
+        self.state.lock().set_rate(rate);
+    }
+
+    /// May `packet`, sealed under `session`, leave now? If not it is copied, and given back by
+    /// [`take`](Self::take) when it may.
+    pub fn offer(&self, now: Time, session: &Arc<Session>, packet: &[u8], part: Part) -> Offer {
+        let mut state = self.state.lock();
+        let takes = state.takes_packet(packet.len());
+        if state.queue.is_empty() && state.may_leave(now) {
+            state.leave(now, takes);
+            return Offer::Now;
+        }
+        let wait = Duration::from_nanos(state.wait(now));
+        if wait > state.bound && part == Part::First {
+            return Offer::Dropped;
+        }
+        // The timer may be late, and by so much a packet may be as well.
+        let late_at = now + wait.max(state.bound).saturating_add(BURST);
+        state.queued_ns = state.queued_ns.saturating_add(takes);
+        state.bytes.extend(packet);
+        let session = session.clone();
+        state.queue.push_back(Queued { len: packet.len(), late_at, session });
+        Offer::Queued
+    }
+
+    /// A packet of `len` bytes leaves that waits for nobody: CTRL.
+    pub fn charge(&self, now: Time, len: usize) {
+        let mut state = self.state.lock();
+        let takes = state.takes_packet(len);
+        state.leave(now, takes);
+    }
+
+    /// Gives back, in `packet`, the next one of those that wait, if it may leave now, and the session
+    /// that sealed it; or none of its bytes, if it has waited for too long.
+    pub fn take(&self, now: Time, packet: &mut Vec<u8>) -> Option<Arc<Session>> {
+        packet.clear();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let first = state.queue.front()?;
+        let takes = state.takes_packet(first.len);
+        let is_late = first.late_at <= now;
+        if !is_late && !state.may_leave(now) {
+            return None;
+        }
+        let Queued { len, session, .. } = state.queue.pop_front()?;
+        state.queued_ns = state.queued_ns.saturating_sub(takes);
+        let bytes = state.bytes.drain(..len);
+        if !is_late {
+            packet.extend(bytes);
+            state.leave(now, takes);
+        }
+        Some(session)
+    }
+
+    /// When the next packet may leave; `None` if none waits.
+    pub fn deadline(&self) -> Option<Time> {
+        let state = self.state.lock();
+        let first = state.queue.front()?;
+        let token = state.full_at.saturating_sub(state.burst_ns).div_ceil(1_000);
+        Some(Time::from_micros(token).min(first.late_at))
+    }
+
+    /// How long a packet that is offered now would wait.
+    pub fn queue(&self, now: Time) -> Duration {
+        Duration::from_nanos(self.state.lock().wait(now))
+    }
+}
+
+impl State {
+    fn set_rate(&mut self, rate: u64) {
+        // Above 2^46 bytes per second a byte takes no time.
+        self.byte_ns_16 = (1_000_000_000u64 << 16).checked_div(rate).unwrap_or(u64::MAX);
+        self.burst_ns = nanos(BURST).max(self.takes(LEAST_BURST));
+        let queued = self.queue.iter().map(|queued| self.takes_packet(queued.len));
+        self.queued_ns = queued.fold(0, u64::saturating_add);
+    }
+
+    fn takes_packet(&self, len: usize) -> u64 {
+        self.takes(widen(len).saturating_add(HEADERS))
+    }
+
+    fn takes(&self, bytes: u64) -> u64 {
+        let ns = u128::from(bytes).saturating_mul(u128::from(self.byte_ns_16)) >> 16;
+        u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+
+    fn may_leave(&self, now: Time) -> bool {
+        self.full_at <= since_start(now).saturating_add(self.burst_ns)
+    }
+
+    fn leave(&mut self, now: Time, takes: u64) {
+        self.full_at = self.full_at.max(since_start(now)).saturating_add(takes);
+    }
+
+    /// Nanoseconds until what is offered now would leave.
+    fn wait(&self, now: Time) -> u64 {
+        let last = self.full_at.saturating_add(self.queued_ns);
+        last.saturating_sub(since_start(now).saturating_add(self.burst_ns))
+    }
+}
+
+fn since_start(now: Time) -> u64 {
+    now.as_micros().saturating_mul(1_000)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::session::tests::end;
+
+    const BOUND: Duration = Duration::from_millis(50);
+
+    /// Offers packets of `size` every `gap` µs for `time` µs, with a timer that is `lag` µs late;
+    /// when each left, and how many were dropped.
+    fn run(pace: &Pace, size: usize, gap: u64, time: u64, lag: u64) -> (Vec<(u64, u64)>, usize) {
+        let session = Arc::new(end(1, 2, false));
+        let (mut left, mut dropped) = (Vec::new(), 0);
+        let mut buffer = Vec::new();
+        let mut wake = u64::MAX;
+        for us in 0..time {
+            let now = Time::from_micros(us);
+            if us.is_multiple_of(gap) {
+                let mut packet = us.to_le_bytes().to_vec();
+                packet.resize(size, 0);
+                match pace.offer(now, &session, &packet, Part::First) {
+                    Offer::Now => left.push((us, us)),
+                    Offer::Queued => wake = wake.min(pace.deadline().unwrap().as_micros() + lag),
+                    Offer::Dropped => dropped += 1,
+                }
+            }
+            if us >= wake {
+                while pace.take(now, &mut buffer).is_some() {
+                    let sent = buffer.first_chunk().expect("none is late");
+                    left.push((us, u64::from_le_bytes(*sent)));
+                }
+                wake = pace.deadline().map_or(u64::MAX, |at| at.as_micros() + lag);
+            }
+        }
+        (left, dropped)
+    }
+
+    #[test]
+    fn what_the_link_carries_passes_at_once() {
+        // 1,000 packets of 1,250 bytes with headers, each second: 10 Mbit/s.
+        let pace = Pace::new(1_250_000, BOUND);
+        let (left, dropped) = run(&pace, 1_222, 1_000, 1_000_000, 0);
+        assert_eq!((left.len(), dropped), (1_000, 0));
+        assert!(left.iter().all(|(when, offered)| when == offered));
+    }
+
+    #[test]
+    fn twice_as_much_leaves_at_the_rate_in_order_within_the_bound_and_the_rest_is_dropped() {
+        for lag in [0, 1_000, 4_000] {
+            let pace = Pace::new(1_250_000, BOUND);
+            let (left, dropped) = run(&pace, 1_222, 500, 2_000_000, lag);
+
+            // 2,000 in two seconds, and what the bucket held.
+            assert!((1_990..=2_010).contains(&left.len()), "{} at {lag}", left.len());
+            assert!(dropped > 1_900);
+            assert!(left.is_sorted_by_key(|(_, offered)| *offered));
+            let longest = left.iter().map(|(when, offered)| when - offered).max().unwrap();
+            assert!((45_000..=50_000 + 5_000).contains(&longest), "{longest} at {lag}");
+        }
+    }
+
+    #[test]
+    fn a_packet_that_is_too_late_is_given_up() {
+        let pace = Pace::new(125_000, BOUND);
+        let session = Arc::new(end(1, 2, false));
+        let mut buffer = Vec::new();
+        let offers: Vec<Offer> = (0..4)
+            .map(|_| pace.offer(Time::from_micros(9), &session, &[7; 1_222], Part::First))
+            .collect();
+        assert_eq!(offers, [Offer::Now, Offer::Now, Offer::Queued, Offer::Queued]);
+        assert!(pace.take(Time::from_micros(10), &mut buffer).is_none());
+
+        // The machine slept.
+        let late = Time::from_micros(9_000_000);
+        for _ in 0..2 {
+            assert!(pace.take(late, &mut buffer).is_some() && buffer.is_empty());
+        }
+        assert!(pace.take(late, &mut buffer).is_none());
+        assert_eq!((pace.deadline(), pace.queue(late)), (None, Duration::ZERO));
+        assert_eq!(pace.offer(late, &session, &[7; 1_222], Part::First), Offer::Now);
+    }
+
+    #[test]
+    fn pieces_follow_the_first_however_long_that_takes() {
+        let pace = Pace::new(125_000, BOUND);
+        let session = Arc::new(end(1, 2, false));
+        let (start, mut buffer) = (Time::from_micros(0), Vec::new());
+        assert_eq!(pace.offer(start, &session, &[0; 1_222], Part::First), Offer::Now);
+        for _ in 0..40 {
+            assert_ne!(pace.offer(start, &session, &[0; 1_222], Part::Next), Offer::Dropped);
+        }
+        assert_eq!(pace.offer(start, &session, &[0; 1_222], Part::First), Offer::Dropped);
+        let mut left = 0;
+        for us in 0..500_000 {
+            while pace.take(Time::from_micros(us), &mut buffer).is_some() {
+                assert_eq!(buffer.len(), 1_222, "none is late");
+                left += 1;
+            }
+        }
+        assert!(left >= 39 && pace.deadline().is_none());
+    }
+
+    #[test]
+    fn another_rate_counts_for_those_that_wait_as_well() {
+        let pace = Pace::new(125_000, BOUND);
+        let session = Arc::new(end(1, 2, false));
+        let now = Time::from_micros(0);
+        while pace.offer(now, &session, &[0; 1_222], Part::First) != Offer::Dropped {}
+        assert!(pace.queue(now) > BOUND);
+        pace.set_rate(1_250_000);
+        assert!(pace.queue(now) < Duration::from_millis(30));
+        assert_eq!(pace.offer(now, &session, &[0; 1_222], Part::First), Offer::Queued);
+    }
+
+    #[test]
+    fn slow_and_fast_rates_hold() {
+        for rate in [1_250, 125_000, 125_000_000, 12_500_000_000] {
+            let pace = Pace::new(rate, BOUND);
+            let state = pace.state.lock();
+            let (takes, exact) = (state.takes(1_000_000), 1e15 / rate as f64);
+            assert!((takes as f64 - exact).abs() <= exact / 5_000.0, "{takes} of {exact}");
+            assert!(state.burst_ns >= state.takes(LEAST_BURST));
+        }
+    }
+}
