@@ -46,11 +46,12 @@ pub fn main() -> ExitCode {
         Ok(relay) => relay,
         Err(error) => return program::not_started(PROGRAM, &error),
     };
-    announce(&relay, &config);
     let running = match Running::start(PROGRAM, relay, in_force.settings) {
         Ok(running) => running,
         Err(error) => return fail(PROGRAM, &error, Exit::Failure),
     };
+    // Whoever waits for this line finds everything there.
+    announce(&running.operations.relay, &config);
     program::run(&running.operations, &signals, || match args.load(&environment) {
         Ok(read) => running.operations.reload(&read.settings, Some(read.paths)),
         Err(error) => reload::report_error(&error),

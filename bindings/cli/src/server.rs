@@ -54,7 +54,6 @@ pub fn main() -> ExitCode {
         Ok(relay) => Arc::new(relay),
         Err(error) => return program::not_started(PROGRAM, &error),
     };
-    announce(&relay, &args, &settings);
     // Lives as long as the relay does.
     let _resolver = match Resolver::start(&args.target, &relay) {
         Ok(resolver) => resolver,
@@ -64,6 +63,8 @@ pub fn main() -> ExitCode {
         Ok(running) => running,
         Err(error) => return fail(PROGRAM, &error, Exit::Failure),
     };
+    // Whoever waits for this line finds everything there.
+    announce(&running.operations.relay.relay, &args, &settings);
     program::run(&running.operations, &signals, || match args.load(&environment) {
         Ok(read) => running.operations.reload(&read.settings, None),
         Err(error) => reload::report_error(&error),

@@ -265,7 +265,8 @@ fn strange_visitors_are_answered_or_sent_away_and_hold_up_nobody() {
     let socket = socket_of(&world, &client, "mpclient");
     let connect = || UnixStream::connect(&socket).unwrap();
     let say = |stream: &mut UnixStream, text: &[u8]| {
-        stream.write_all(text).unwrap();
+        let said = stream.write_all(text);
+        said.unwrap_or_else(|error| panic!("{error}\n{}", client.log()));
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
@@ -290,6 +291,13 @@ fn strange_visitors_are_answered_or_sent_away_and_hold_up_nobody() {
     // That was the end.
     assert_eq!(last.read(&mut [0; 1]).unwrap_or(0), 0);
 
+    // Two requests at once are answered one after the other.
+    let mut both = connect();
+    let two = b"{\"ask\":\"get\",\"key\":\"flows\"}\n{\"ask\":\"recent\"}\n";
+    both.write_all(two).unwrap();
+    let answers: Vec<String> = BufReader::new(&both).lines().take(2).map(Result::unwrap).collect();
+    assert!(answers[0].contains("1024") && answers[1].starts_with("{\"ok\":["), "{answers:?}");
+
     // One who follows, and one who asks for much and reads nothing, do not hold up the next.
     let mut follower = connect();
     assert_eq!(say(&mut follower, b"{\"ask\":\"events\"}\n"), "{\"ok\":null}\n");
@@ -299,4 +307,53 @@ fn strange_visitors_are_answered_or_sent_away_and_hold_up_nobody() {
     assert!(say(&mut connect(), b"{\"ask\":\"hello\"}\n").contains("mpclient"));
     client.signal(Signal::SIGUSR1);
     client.expect("counters:");
+}
+
+/// Asks over HTTP, and returns all that comes.
+#[allow(clippy::disallowed_types, reason = "a monitor asks over TCP")]
+fn http(port: &str, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+#[allow(clippy::disallowed_types, reason = "a monitor asks over TCP")]
+fn metrics_are_served_where_they_are_asked_for() {
+    let world = World::new();
+    let echo = Service::echo();
+    let server = world.server(echo.address, &["--metrics", "0", "--control", "off"]);
+    let client = world.connected_client(&server);
+    App::of(client.address()).ask(b"hello");
+    let line = server.expect("metrics at http://127.0.0.1:");
+    let port = line.rsplit(':').next().unwrap().trim_end_matches("/metrics").to_owned();
+    // Somebody who is slow holds up nobody.
+    let mut slow = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    slow.write_all(b"GET /met").unwrap();
+
+    let answer = http(&port, "GET /metrics HTTP/1.1\r\nHost: h\r\n\r\n");
+
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(head.contains(&format!("Content-Length: {}\r\n", text.len())), "{head}");
+    assert!(text.contains("\nmptunnel_peers 1\n"), "{text}");
+    assert!(
+        text.contains("\nmptunnel_path_up{peer=\"1\",path=\"1\",name=\"path 0\"} 1\n"),
+        "{text}"
+    );
+    assert!(http(&port, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    slow.write_all(b"rics HTTP/1.0\r\n\r\n").unwrap();
+    let mut late = String::new();
+    slow.read_to_string(&mut late).unwrap();
+    assert!(late.starts_with("HTTP/1.1 200 "), "{late}");
+
+    // A port that is taken is told, and nothing is served unless it was asked for.
+    let args = ["0", "127.0.0.1", "9", "--metrics", &port];
+    let mut second = world.start(support::MPSERVER, &args);
+    assert_eq!(second.wait().code(), Some(1));
+    second.expect(&format!("cannot serve metrics on 127.0.0.1:{port}: choose another"));
+    assert_eq!(client.count("metrics"), 0);
 }

@@ -89,6 +89,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// `control`: a name, or `auto`, or `off`
     pub control: PathBuf,
+    /// `metrics`
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -129,6 +131,7 @@ impl Default for Settings {
             socket_buffer: 16 << 20,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
             control: PathBuf::from("auto"),
+            metrics: None,
         }
     }
 }

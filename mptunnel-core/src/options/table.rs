@@ -430,6 +430,18 @@ pub static OPTIONS: &[OptionSpec] = &[
         get: |s| Some(Value::File(s.control.clone())),
         put: |s, v| s.control = v.file(),
     },
+    OptionSpec {
+        key: "metrics",
+        kind: Kind::Listen,
+        unit: Unit::None,
+        range: None,
+        default: None,
+        help: "serve Prometheus text over HTTP here, path /metrics; a port alone is on 127.0.0.1",
+        live: false,
+        scope: Scope::PROGRAMS,
+        get: |s| s.metrics.map(Value::Listen),
+        put: |s, v| s.metrics = Some(v.listen()),
+    },
 ];
 
 fn file(name: &Option<PathBuf>) -> Option<Value> {

@@ -28,6 +28,7 @@
 
 pub mod client;
 pub(crate) mod events;
+mod http;
 pub(crate) mod operate;
 pub mod place;
 pub(crate) mod server;

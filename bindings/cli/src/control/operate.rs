@@ -79,7 +79,7 @@ impl<R: Relay> Operations<R> {
         match word("ask")? {
             "hello" => done(self.about()),
             "status" => Ok(Answer::Done(self.status(&self.relay.snapshot()))),
-            "prometheus" => done(self.relay.snapshot().to_prometheus().into()),
+            "prometheus" => done(self.metrics().into()),
             "recent" => done(self.events.since(0).0.into()),
             "events" => Ok(Answer::Follow),
             "get" => self.get(text("key")).and_then(done),
@@ -101,6 +101,11 @@ impl<R: Relay> Operations<R> {
             }
             other => Err(Refusal::usage(format!("{} knows no request {other:?}", self.program))),
         }
+    }
+
+    /// The snapshot as Prometheus text.
+    pub(crate) fn metrics(&self) -> String {
+        self.relay.snapshot().to_prometheus()
     }
 
     /// Which program this is.

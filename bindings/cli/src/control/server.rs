@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-//! The thread that answers at the control socket.
+//! The thread that answers at the control socket, and at the port for metrics.
 //!
 //! Everything about it is bounded: how many may ask at a time, how long a request may be, how long
 //! it waits for somebody who does not ask or does not read, and how far somebody who follows the
@@ -7,8 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsFd;
-use std::os::unix::net::{UnixListener, UnixStream};
+#[allow(clippy::disallowed_types, reason = "a monitor asks over TCP")]
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -22,12 +24,14 @@ use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use super::events::EventLog;
+use super::http;
 use super::operate::{Answer, Operations, Refusal};
 use super::place::{Place, PlaceError, Places};
 use crate::exit::describe;
 use crate::program::Relay;
 
-/// Who may ask at a time: a few windows, a monitor, and some that have been forgotten.
+/// Who may ask at a time, at the socket and at the port each: a few windows, a monitor, and some
+/// that have been forgotten.
 const MOST_VISITORS: usize = 16;
 /// Bytes of a request: a path of all its words has less than 1000.
 const LONGEST_REQUEST: usize = 4 << 10;
@@ -35,6 +39,8 @@ const LONGEST_REQUEST: usize = 4 << 10;
 const SILENCE: Duration = Duration::from_secs(60);
 /// And somebody who does not read his answer.
 const STALLED: Duration = Duration::from_secs(10);
+/// Who asks at the port for metrics has that long in all: what is asked for there fits a packet.
+const METRICS_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of events that wait for somebody who follows them.
 const MOST_BEHIND: usize = 1 << 20;
 /// How often times are looked at, and counters remembered.
@@ -52,8 +58,8 @@ pub(crate) struct Running<R: Relay> {
 }
 
 impl<R: Relay> Running<R> {
-    /// Makes the control socket that `settings` ask for. With `auto` a program goes on without one
-    /// if there is no place for it.
+    /// Makes the control socket and the port for metrics that `settings` ask for. With `auto` a
+    /// program goes on without a socket if there is no place for it.
     pub(crate) fn start(
         program: &'static str,
         relay: R,
@@ -68,10 +74,43 @@ impl<R: Relay> Running<R> {
             }
             path => Some(Place::bind(path)?),
         };
+        let metrics = settings.metrics.map(Metrics::bind).transpose()?;
         let operations = Arc::new(Operations::new(program, relay, settings, events));
-        let start = |place| ControlThread::start(place, wake, operations.clone());
-        let control = place.map(start).transpose().map_err(StartError::Thread)?;
+        let control = match (place, metrics) {
+            (None, None) => None,
+            (place, metrics) => {
+                let doors = Doors { place, metrics };
+                let started = ControlThread::start(doors, wake, operations.clone());
+                Some(started.map_err(StartError::Thread)?)
+            }
+        };
         Ok(Running { operations, _control: control })
+    }
+}
+
+/// Where others may ask.
+struct Doors {
+    place: Option<Place>,
+    metrics: Option<Metrics>,
+}
+
+/// The port for metrics.
+#[allow(clippy::disallowed_types, reason = "a monitor asks over TCP")]
+struct Metrics(TcpListener);
+
+impl Metrics {
+    #[allow(clippy::disallowed_types, reason = "see there")]
+    fn bind(at: SocketAddr) -> Result<Metrics, StartError> {
+        let bind = || {
+            let listener = TcpListener::bind(at)?;
+            listener.set_nonblocking(true)?;
+            log::info!("metrics at http://{}/metrics", listener.local_addr()?);
+            if !at.ip().is_loopback() {
+                log::warn!("metrics are for everybody who can reach {at}: there is no password");
+            }
+            Ok(Metrics(listener))
+        };
+        bind().map_err(|error| StartError::Metrics(at, error))
     }
 }
 
@@ -81,6 +120,9 @@ pub(crate) enum StartError {
     /// There is no place for the control socket.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// The port for metrics is not to be had.
+    #[error("cannot serve metrics on {0}: choose another address or port with --metrics")]
+    Metrics(SocketAddr, #[source] io::Error),
     /// The system has no thread or descriptor left.
     #[error("cannot start the thread of the control socket")]
     Thread(#[source] io::Error),
@@ -95,15 +137,17 @@ struct ControlThread {
 
 impl ControlThread {
     fn start<R: Relay>(
-        place: Place,
+        doors: Doors,
         wake: UnixStream,
         operations: Arc<Operations<R>>,
     ) -> io::Result<ControlThread> {
         let stopping = Arc::new(AtomicBool::new(false));
         let (over, waker) = (stopping.clone(), operations.clone());
-        log::debug!("control socket: {}", place.path.display());
+        if let Some(place) = &doors.place {
+            log::debug!("control socket: {}", place.path.display());
+        }
         let thread = thread::Builder::new().name("control".to_owned()).spawn(move || {
-            Desk { operations: &*operations, visitors: Vec::new() }.serve(&place, &wake, &over);
+            Desk { operations: &*operations, visitors: Vec::new() }.serve(&doors, &wake, &over);
         })?;
         let stop = Box::new(move || waker.events.wake());
         Ok(ControlThread { stopping, stop, thread: Some(thread) })
@@ -127,9 +171,26 @@ struct Desk<'a, R> {
     visitors: Vec<Visitor>,
 }
 
+/// What somebody asks over.
+trait Stream: Read + Write + AsFd + Send {}
+
+impl<S: Read + Write + AsFd + Send> Stream for S {}
+
+/// What language somebody speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Language {
+    /// Lines of JSON, at the control socket.
+    Json,
+    /// HTTP, at the port for metrics.
+    Http,
+}
+
 /// Somebody who asks.
 struct Visitor {
-    stream: UnixStream,
+    stream: Box<dyn Stream>,
+    language: Language,
+    /// Since when he is there.
+    came: Instant,
     /// Of a request that is not complete yet.
     input: Vec<u8>,
     /// What he has not read yet.
@@ -148,7 +209,8 @@ fn now() -> Instant {
 }
 
 impl<R: Relay> Desk<'_, R> {
-    fn serve(mut self, place: &Place, wake: &UnixStream, stopping: &AtomicBool) {
+    fn serve(mut self, doors: &Doors, wake: &UnixStream, stopping: &AtomicBool) {
+        let listeners = doors.listeners();
         let (mut looked, mut clients) = (now(), 0);
         while !stopping.load(Relaxed) {
             if looked.elapsed() >= LOOK {
@@ -158,10 +220,8 @@ impl<R: Relay> Desk<'_, R> {
                     clients = self.operations.relay.snapshot().peers.len();
                 }
             }
-            let mut fds = vec![
-                PollFd::new(wake.as_fd(), PollFlags::POLLIN),
-                PollFd::new(place.listener.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut fds = vec![PollFd::new(wake.as_fd(), PollFlags::POLLIN)];
+            fds.extend(listeners.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)));
             fds.extend(self.visitors.iter().map(|v| PollFd::new(v.stream.as_fd(), v.interest())));
             if let Err(error) = poll(&mut fds, PollTimeout::from(LOOK_MS))
                 && error != nix::errno::Errno::EINTR
@@ -173,7 +233,8 @@ impl<R: Relay> Desk<'_, R> {
             // Emptied before the events are looked at: one in between wakes the next turn.
             while (&*wake).read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
             let now = now();
-            for (visitor, ready) in self.visitors.iter_mut().zip(&ready[2..]) {
+            let (_, of_visitors) = ready.split_at(1 + listeners.len());
+            for (visitor, ready) in self.visitors.iter_mut().zip(of_visitors) {
                 if *ready {
                     visitor.turn(now, self.operations);
                 }
@@ -181,28 +242,40 @@ impl<R: Relay> Desk<'_, R> {
                 visitor.expire(now);
             }
             self.visitors.retain(|visitor| !visitor.is_gone());
-            if ready[1] {
-                self.welcome(now, &place.listener);
-            }
+            self.welcome(now, doors);
         }
     }
 
-    fn welcome(&mut self, now: Instant, listener: &UnixListener) {
-        while let Ok((stream, _)) = listener.accept() {
-            if stream.set_nonblocking(true).is_err() || !is_owner(&stream) {
-                continue;
-            }
-            if self.visitors.len() >= MOST_VISITORS {
-                let busy = Refusal {
-                    kind: "busy",
-                    text: format!("{MOST_VISITORS} others are asking already"),
+    /// Lets in who waits at the doors.
+    fn welcome(&mut self, now: Instant, doors: &Doors) {
+        let socket = doors.place.iter().flat_map(|place| {
+            std::iter::from_fn(|| place.listener.accept().ok()).filter_map(|(stream, _)| {
+                let is_welcome = stream.set_nonblocking(true).is_ok() && is_owner(&stream);
+                is_welcome.then(|| (Box::new(stream) as Box<dyn Stream>, Language::Json))
+            })
+        });
+        let port = doors.metrics.iter().flat_map(|metrics| {
+            std::iter::from_fn(|| metrics.0.accept().ok()).filter_map(|(stream, _)| {
+                let is_welcome = stream.set_nonblocking(true).is_ok();
+                is_welcome.then(|| (Box::new(stream) as Box<dyn Stream>, Language::Http))
+            })
+        });
+        for (mut stream, language) in socket.chain(port) {
+            let there = self.visitors.iter().filter(|v| v.language == language).count();
+            if there >= MOST_VISITORS {
+                let text = format!("{MOST_VISITORS} others are asking already");
+                let answer = match language {
+                    Language::Json => refusal(&Refusal { kind: "busy", text }).into_bytes(),
+                    Language::Http => http::busy(&text),
                 };
                 // It fits the buffer of a new socket.
-                let _ = (&stream).write_all(refusal(&busy).as_bytes());
+                let _ = stream.write_all(&answer);
                 continue;
             }
             self.visitors.push(Visitor {
                 stream,
+                language,
+                came: now,
                 input: Vec::new(),
                 output: VecDeque::new(),
                 active: now,
@@ -210,6 +283,13 @@ impl<R: Relay> Desk<'_, R> {
                 leaves: false,
             });
         }
+    }
+}
+
+impl Doors {
+    fn listeners(&self) -> Vec<BorrowedFd<'_>> {
+        let place = self.place.iter().map(|place| place.listener.as_fd());
+        place.chain(self.metrics.iter().map(|metrics| metrics.0.as_fd())).collect()
     }
 }
 
@@ -231,15 +311,13 @@ impl Visitor {
     /// Reads or writes as far as it goes without waiting.
     fn turn<R: Relay>(&mut self, now: Instant, operations: &Operations<R>) {
         self.active = now;
-        if !self.output.is_empty() {
-            return self.write();
+        if self.output.is_empty() {
+            self.read();
+        } else {
+            self.write();
         }
-        let mut buffer = [0; LONGEST_REQUEST];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => self.leaves = true,
-            Ok(read) => self.input.extend_from_slice(&buffer[..read]),
-            Err(error) if is_for_later(&error) => {}
-            Err(_) => self.leaves = true,
+        if self.language == Language::Http {
+            return self.answer_http(operations);
         }
         while self.output.is_empty() && !self.leaves {
             let Some(end) = self.input.iter().position(|byte| *byte == b'\n') else { break };
@@ -247,11 +325,33 @@ impl Visitor {
             self.answer(&line, operations);
             self.write();
         }
-        if self.input.len() > LONGEST_REQUEST {
+        // What is left is a part of one request, unless an answer has yet to be read.
+        if self.output.is_empty() && self.input.len() > LONGEST_REQUEST {
             let text = format!("a request has at most {LONGEST_REQUEST} bytes");
             self.output.extend(refusal(&Refusal { kind: "usage", text }).into_bytes());
             self.leaves = true;
             self.write();
+        }
+    }
+
+    /// Answers one request over HTTP; that is all there is on a connection.
+    fn answer_http<R: Relay>(&mut self, operations: &Operations<R>) {
+        if self.output.is_empty() && !self.leaves {
+            let Some(answer) = http::answer(&self.input, || operations.metrics()) else { return };
+            self.output.extend(answer);
+            self.leaves = true;
+            self.write();
+        }
+    }
+
+    /// Reads what is there. Called once all requests that came before are answered.
+    fn read(&mut self) {
+        let mut buffer = [0; LONGEST_REQUEST];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => self.leaves = true,
+            Ok(read) => self.input.extend_from_slice(&buffer[..read]),
+            Err(error) if is_for_later(&error) => {}
+            Err(_) => self.leaves = true,
         }
     }
 
@@ -304,7 +404,9 @@ impl Visitor {
         let idle = now.duration_since(self.active);
         let is_stalled = !self.output.is_empty() && idle >= STALLED;
         let is_silent = self.output.is_empty() && self.follows.is_none() && idle >= SILENCE;
-        if is_stalled || is_silent {
+        let is_slow =
+            self.language == Language::Http && now.duration_since(self.came) >= METRICS_WITHIN;
+        if is_stalled || is_silent || is_slow {
             self.dismiss();
         }
     }
