@@ -240,3 +240,24 @@ fn common(settings: &Settings) -> Result<Common, Error> {
         ..defaults
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How the machines keep to them, the tests of `proto::budget`, `proto::replay` and
+    /// `proto::fragment` show.
+    #[test]
+    fn the_memory_options_bound_what_windows_and_pieces_take() {
+        let mut settings = Settings::default();
+        settings.set("window-memory", "2MiB").unwrap();
+        settings.set("reassembly-memory", "128KiB").unwrap();
+        let key = || Some(Zeroizing::new([7; 32]));
+
+        for common in
+            [client(&settings, key()).unwrap().common, server(&settings, key()).unwrap().common]
+        {
+            assert_eq!((common.window_memory, common.reassembly_memory), (2 << 20, 128 << 10));
+        }
+    }
+}
