@@ -69,7 +69,9 @@ fn look_at_client(
     let mut settings = config.settings;
     let text = format!("understood; {}", count(config.paths.len(), "path"));
     report.section(CONFIGURATION, vec![Finding::ok(file, text), port_for_applications(&settings)]);
-    let usable_key = check_key(&mut settings, environment, Role::Client, report);
+    let legacy = is_legacy(&settings);
+    let usable_key = !legacy && check_key(&mut settings, environment, Role::Client, report);
+    report.section("Protocol", judge_protocol(legacy));
 
     report.busy("looking up names");
     let (addresses, findings) = names::resolve(config.paths.iter().filter_map(|p| p.to.as_ref()));
@@ -134,6 +136,10 @@ fn reach_all(
         }
         findings
     };
+    if is_legacy(settings) {
+        let why = "the legacy protocol has nothing to ask with";
+        return (not_asked(why, "see whether the application gets answers"), Vec::new());
+    }
     if !usable_key {
         let findings = not_asked("without a key it would not answer", "see the key above");
         return (findings, Vec::new());
@@ -198,7 +204,9 @@ fn look_at_server(
         }
     };
     report.section(CONFIGURATION, vec![Finding::ok(file, "understood")]);
-    let usable_key = check_key(&mut settings, environment, Role::Server, report);
+    let legacy = is_legacy(&settings);
+    let usable_key = !legacy && check_key(&mut settings, environment, Role::Server, report);
+    report.section("Protocol", judge_protocol(legacy));
     report.busy("looking up names");
     let (addresses, findings) = names::resolve([&args.target]);
     report.section("Names", findings);
@@ -238,6 +246,17 @@ fn check_key(
     }
     report.section("Key", findings);
     usable
+}
+
+/// Whether the ends speak the protocol of the classic mptunnel.
+fn is_legacy(settings: &Settings) -> bool {
+    settings.get("protocol").as_deref() == Some("legacy")
+}
+
+fn judge_protocol(legacy: bool) -> Vec<Finding> {
+    let text = "legacy: no key is used, and everybody can read, change and forge what is carried";
+    let remedy = "leave protocol out as soon as both ends are new";
+    if legacy { vec![Finding::warning("protocol", text, remedy)] } else { Vec::new() }
 }
 
 fn port_for_applications(settings: &Settings) -> Finding {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What was found: as text for a terminal of 80 columns or more, and as JSON.
 
-use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 
 use serde_json::{Value, json};
+
+use crate::terminal::{self, Paint, Style, harmless, wrapped, write_out};
 
 /// How bad a finding is. The number is the exit status of a report that has nothing worse.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -56,26 +57,27 @@ impl Finding {
 pub(crate) struct Report {
     json: bool,
     role: &'static str,
-    style: Style,
+    look: Look,
     sections: Vec<(&'static str, Vec<Finding>)>,
 }
 
-/// How a terminal shows it.
-#[derive(Clone, Copy)]
-struct Style {
+/// How it is shown.
+#[derive(Clone, Copy, Default)]
+struct Look {
     width: usize,
-    colour: bool,
+    style: Style,
 }
 
 impl Report {
     /// A report on one end of a tunnel, `client` or `server`.
     pub(crate) fn new(json: bool, role: &'static str) -> Report {
-        let terminal = io::stdout().is_terminal();
-        let columns = terminal_size::terminal_size().map_or(80, |(width, _)| width.0);
-        let plain = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || env::var_os("TERM").is_some_and(|value| value == "dumb");
-        let width = if terminal { usize::from(columns).clamp(40, 100) } else { 80 };
-        Report { json, role, style: Style { width, colour: terminal && !plain }, sections: vec![] }
+        let look = match terminal::size() {
+            Some((columns, _)) => {
+                Look { width: columns.clamp(40, 100), style: Style::of_terminal() }
+            }
+            None => Look { width: 80, style: Style::default() },
+        };
+        Report { json, role, look, sections: vec![] }
     }
 
     /// Tells what was found about one matter, if anything was.
@@ -84,16 +86,16 @@ impl Report {
             return;
         }
         if !self.json {
-            let mut text = heading(self.style, check);
-            findings.iter().for_each(|finding| text += &lines(self.style, finding));
-            write_out(&text);
+            let mut text = heading(self.look.style, check);
+            findings.iter().for_each(|finding| text += &lines(self.look, finding));
+            put(&text);
         }
         self.sections.push((check, findings));
     }
 
     /// On a terminal: what takes a while now. The next section takes its place.
     pub(crate) fn busy(&self, with: &str) {
-        if !self.json && io::stderr().is_terminal() && io::stdout().is_terminal() {
+        if !self.json && io::stderr().is_terminal() && self.look.style.colour {
             eprint!("{with} ...\r");
         }
     }
@@ -104,7 +106,7 @@ impl Report {
         let (faults, warnings) = (count(Level::Fault), count(Level::Warning));
         let worst = self.findings().map(|finding| finding.level).max().unwrap_or(Level::Ok);
         if self.json {
-            write_out(&format!("{:#}\n", self.to_json(worst)));
+            put(&format!("{:#}\n", self.to_json(worst)));
         } else {
             let number = |count, what| match count {
                 1 => format!("1 {what}"),
@@ -119,8 +121,8 @@ impl Report {
                     self.subjects()
                 ),
             };
-            let verdict = wrapped(&verdict, self.style.width).join("\n");
-            write_out(&format!("\n{verdict}\n"));
+            let verdict = wrapped(&verdict, self.look.width).join("\n");
+            put(&format!("\n{verdict}\n"));
         }
         worst
     }
@@ -171,57 +173,41 @@ fn word(level: Level) -> &'static str {
 
 fn heading(style: Style, check: &str) -> String {
     // What `busy` wrote is erased (EL).
-    if style.colour { format!("\x1b[K\x1b[1m{check}\x1b[0m\n") } else { format!("{check}\n") }
+    let erase = if style.colour { "\x1b[K" } else { "" };
+    format!("{erase}{}\n", style.paint(Paint::Bold, check))
 }
 
 /// A finding with its remedy, wrapped.
-fn lines(style: Style, finding: &Finding) -> String {
+fn lines(look: Look, finding: &Finding) -> String {
     let (label, colour) = match finding.level {
-        Level::Ok => ("ok", "32"),
-        Level::Warning => ("warning", "33"),
-        Level::Fault => ("FAULT", "1;31"),
+        Level::Ok => ("ok", Paint::Green),
+        Level::Warning => ("warning", Paint::Yellow),
+        Level::Fault => ("FAULT", Paint::Red),
     };
-    let label = format!("{label:<8}");
-    let label = if style.colour { format!("\x1b[{colour}m{label}\x1b[0m") } else { label };
+    let label = look.style.paint(colour, &format!("{label:<8}"));
     let sentence = match finding.subject.as_str() {
         "" => finding.text.clone(),
         subject => format!("{subject}: {}", finding.text),
     };
-    let room = style.width.saturating_sub(INDENT);
+    let room = look.width.saturating_sub(INDENT);
     let mut text = String::new();
-    for (number, line) in wrapped(&sentence, room).iter().enumerate() {
+    for (number, line) in wrapped(&harmless(&sentence), room).iter().enumerate() {
         match number {
             0 => text += &format!("  {label} {line}\n"),
             _ => text += &format!("{:INDENT$}{line}\n", ""),
         }
     }
-    for (number, line) in
-        finding.remedy.iter().flat_map(|r| wrapped(r, room.saturating_sub(3))).enumerate()
-    {
+    let remedy = finding.remedy.iter().flat_map(|r| wrapped(&harmless(r), room.saturating_sub(3)));
+    for (number, line) in remedy.enumerate() {
         let arrow = if number == 0 { "-> " } else { "   " };
         text += &format!("{:INDENT$}{arrow}{line}\n", "");
     }
     text
 }
 
-/// A text in lines of at most `width` characters, words longer than that excepted.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                *line += &format!(" {word}");
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
-}
-
-fn write_out(text: &str) {
+fn put(text: &str) {
     // Who closed the pipe has read enough; the exit status still tells.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
+    let _ = write_out(text);
 }
 
 /// Where the sentence of a finding begins.
@@ -236,7 +222,7 @@ mod tests {
         let finding = Finding::fault("path a", "it is broken in many ways", "mend it with care");
 
         assert_eq!(
-            lines(Style { width: 32, colour: false }, &finding),
+            lines(Look { width: 32, ..Look::default() }, &finding),
             "  FAULT    path a: it is broken\n           in many ways\n           -> mend it with \
              care\n"
         );

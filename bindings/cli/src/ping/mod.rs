@@ -43,6 +43,10 @@ pub fn run(args: &PingArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(PROGRAM, &error, Exit::Usage),
     };
+    if config.settings.get("protocol").as_deref() == Some("legacy") {
+        eprintln!("{PROGRAM}: the legacy protocol has no probes: nothing answers but the target");
+        return Exit::Usage.into();
+    }
     if let Err(error) = keys::locate_for_client(&mut config.settings, &environment) {
         return fail(PROGRAM, &error, Exit::Usage);
     }

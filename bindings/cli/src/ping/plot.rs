@@ -26,7 +26,8 @@ use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::record::{Fate, Record};
-use super::screen::{cut, millis, per_cent, seconds};
+use super::screen::{millis, per_cent, seconds};
+use crate::terminal::clipped;
 
 /// A file for a picture, of a kind that its name tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -230,7 +231,7 @@ impl Picture<'_> {
         // The legend; what does not fit stands at the strips.
         let mut x = left;
         for (lane, number) in self.record.lanes.iter().zip(0..) {
-            let name = cut(&lane.name, 24);
+            let name = clipped(&lane.name, 24);
             let (width, _) = root.estimate_text_size(&name, &font(15))?;
             let end = x + 28 + width as i32;
             if end > (WIDTH - RIGHT) as i32 {
@@ -334,7 +335,7 @@ impl Picture<'_> {
             let middle = (whole.start + whole.end) / 2.0;
             let (left, y) = chart.backend_coord(&(0.0, middle));
             let (right, _) = chart.backend_coord(&(self.span, middle));
-            let name = cut(&self.record.lanes[lane].name, 17);
+            let name = clipped(&self.record.lanes[lane].name, 17);
             let colour = self.colour(lane);
             let colour = font(15).color(&colour);
             let to_the_left = colour.pos(Pos::new(HPos::Right, VPos::Center));

@@ -2,13 +2,10 @@
 //! What is shown while it runs, a table in place on a terminal and a line for each round anywhere
 //! else, and the summary.
 
-use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use terminal_size::{Height, Width, terminal_size_of};
-
 use super::record::{Fate, News, Record, Summary};
-use crate::terminal::{Paint, Style};
+use crate::terminal::{self, Canvas, Paint, Style, clipped, columns, write_out};
 
 /// Standard output.
 pub(crate) struct Screen {
@@ -20,8 +17,8 @@ pub(crate) struct Screen {
 }
 
 enum Mode {
-    /// A table in place, of which so many lines stand on the terminal now.
-    Live { drawn: usize, redraw_at: Duration },
+    /// A table in place.
+    Live { canvas: Canvas, redraw_at: Duration },
     /// A line for each round: so many were written, and so many events.
     Lines { rounds: usize, events: usize },
     /// The summary only.
@@ -31,24 +28,25 @@ enum Mode {
 impl Screen {
     /// Begins to show.
     pub(crate) fn open(quiet: bool, plain: bool, interval: Duration) -> Screen {
-        let live = !plain && io::stdout().is_terminal() && size().is_some();
-        let style = if live { Style::of_terminal() } else { Style::default() };
-        let mode = match (quiet, live) {
+        let canvas = || size().and_then(|_| Canvas::open().ok());
+        let mode = match (quiet, plain) {
             (true, _) => Mode::Quiet,
-            (false, true) => Mode::Live { drawn: 0, redraw_at: Duration::ZERO },
-            (false, false) => Mode::Lines { rounds: 0, events: 0 },
+            (false, true) => LINES,
+            (false, false) => {
+                canvas().map_or(LINES, |canvas| Mode::Live { canvas, redraw_at: Duration::ZERO })
+            }
         };
-        if matches!(mode, Mode::Live { .. }) {
-            // Hides the cursor (DECTCEM), which would flicker.
-            write_out("\x1b[?25l");
-        }
+        let style = match mode {
+            Mode::Live { .. } => Style::of_terminal(),
+            _ => Style::default(),
+        };
         Screen { style, mode, interval, events: Vec::new() }
     }
 
     /// Says something before the first round.
     pub(crate) fn say(&self, line: &str) {
         if !matches!(self.mode, Mode::Quiet) {
-            write_out(&format!("{line}\n"));
+            put(&format!("{line}\n"));
         }
     }
 
@@ -86,28 +84,21 @@ impl Screen {
                     *rounds += 1;
                 }
                 *events = self.events.len();
-                write_out(&text);
+                put(&text);
             }
             Mode::Live { redraw_at, .. } if now < *redraw_at => {}
-            Mode::Live { drawn, redraw_at } => {
+            Mode::Live { canvas, redraw_at } => {
                 *redraw_at = now + REDRAW_EVERY;
-                let (columns, rows) = size().unwrap_or((80, 24));
-                let mut lines = table(self.style, record, self.interval, now, columns);
+                let (width, rows) = size().unwrap_or((80, 24));
+                let mut lines = table(self.style, record, self.interval, now, width);
                 // The cursor stands below the last line, and all lines stay within its reach.
                 lines.truncate(rows.saturating_sub(2));
                 let room = rows.saturating_sub(2 + lines.len());
                 lines.push(String::new());
-                lines.extend(self.events.iter().rev().take(room).rev().map(|e| cut(e, columns)));
-                // Back to the first line (CUU); what is longer than the new line is erased (EL), and
-                // what is below the last one (ED). Nothing wraps (DECAWM).
-                let mut text = "\x1b[?7l".to_owned();
-                if *drawn > 0 {
-                    text += &format!("\x1b[{drawn}A");
-                }
-                lines.iter().for_each(|line| text += &format!("\r{line}\x1b[K\n"));
-                text += "\x1b[J\x1b[?7h";
-                *drawn = lines.len();
-                write_out(&text);
+                let events = self.events.iter().rev().take(room).rev();
+                lines.extend(events.map(|event| clipped(event, width)));
+                // The terminal is gone: the signal that says so ends this.
+                let _ = canvas.redraw(&lines);
             }
         }
     }
@@ -115,24 +106,14 @@ impl Screen {
     /// Shows what happened, in order, and the sum of it.
     pub(crate) fn close(mut self, record: &Record, now: Duration, echo: bool) {
         let mut text = String::new();
-        if let Mode::Live { drawn, .. } = &mut self.mode {
-            if *drawn > 0 {
-                text += &format!("\x1b[{drawn}A\r\x1b[J");
-            }
+        if let Mode::Live { canvas, .. } = &mut self.mode {
+            let _ = canvas.erase();
             self.events.iter().for_each(|event| text += &format!("{event}\n"));
         } else {
             self.show(record, now);
         }
         text += &summary(record, now, self.interval, echo);
-        write_out(&text);
-    }
-}
-
-impl Drop for Screen {
-    fn drop(&mut self) {
-        if matches!(self.mode, Mode::Live { .. }) {
-            write_out("\x1b[?25h");
-        }
+        put(&text);
     }
 }
 
@@ -155,17 +136,17 @@ fn table(
     record: &Record,
     interval: Duration,
     now: Duration,
-    columns: usize,
+    width: usize,
 ) -> Vec<String> {
-    let longest = record.lanes.iter().map(|lane| lane.name.chars().count()).max().unwrap_or(0);
-    let names = longest.clamp(6, (columns / 5).clamp(12, 40));
-    let cells = columns.saturating_sub(names + NUMBERS + 3);
+    let longest = record.lanes.iter().map(|lane| columns(&lane.name)).max().unwrap_or(0);
+    let names = longest.clamp(6, (width / 5).clamp(12, 40));
+    let cells = width.saturating_sub(names + NUMBERS + 3);
     let span = seconds(interval.saturating_mul(u32::try_from(cells).unwrap_or(1)));
     let heading = format!(
         "{:<names$}{:>8}{:>8}{:>8}{:>8}{:>8}  last {span}",
         "ms", "now", "min", "avg", "max", "loss"
     );
-    let mut lines = vec![style.paint(Paint::Dim, &cut(&heading, columns))];
+    let mut lines = vec![style.paint(Paint::Dim, &clipped(&heading, width))];
     let first = record.len().saturating_sub(cells);
     let slowest = (first..record.len())
         .flat_map(|round| (0..record.lanes.len()).map(move |lane| (lane, round)))
@@ -190,7 +171,7 @@ fn table(
         let drawn: String = (first..record.len())
             .map(|round| cell(style, record.fate(number, round, now), slowest))
             .collect();
-        let name = cut(&lane.name, names);
+        let name = clipped(&lane.name, names);
         lines.push(format!("{name:<names$}{last}{}{share}  {drawn}", numbers.concat()));
     }
     lines
@@ -211,7 +192,7 @@ fn cell(style: Style, fate: Fate, slowest: f32) -> String {
 
 /// What is said at the end.
 fn summary(record: &Record, now: Duration, interval: Duration, echo: bool) -> String {
-    let longest = record.lanes.iter().map(|lane| lane.name.chars().count()).max().unwrap_or(0);
+    let longest = record.lanes.iter().map(|lane| columns(&lane.name)).max().unwrap_or(0);
     let names = longest.clamp(6, 32);
     let rounds = record.len();
     let how = if echo { "datagrams echoed by the target" } else { "first answer over any path" };
@@ -241,7 +222,7 @@ fn summary(record: &Record, now: Duration, interval: Duration, echo: bool) -> St
         };
         text += &format!(
             "{:<names$}{:>6}{:>9}{:>8}  {times:<28}{out}\n",
-            cut(&lane.name, names),
+            clipped(&lane.name, names),
             summary.sent,
             summary.answered,
             per_cent(summary.loss()),
@@ -277,28 +258,18 @@ pub(crate) fn seconds(time: Duration) -> String {
     }
 }
 
-/// The first `width` characters, with a mark if there are more.
-pub(crate) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
-    short.push('~');
-    short
-}
-
-/// Columns and rows of the terminal.
+/// Columns and rows of the terminal, if there is one with room for the table.
 fn size() -> Option<(usize, usize)> {
-    let (Width(columns), Height(rows)) = terminal_size_of(io::stdout())?;
-    (columns >= 60 && rows >= 6).then_some((columns.into(), rows.into()))
+    terminal::size().filter(|(columns, rows)| *columns >= 60 && *rows >= 6)
 }
 
-fn write_out(text: &str) {
-    let mut out = io::stdout().lock();
+fn put(text: &str) {
     // Who closed the pipe has read enough; the exit status still tells.
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    let _ = write_out(text);
 }
 
+/// Before the first line.
+const LINES: Mode = Mode::Lines { rounds: 0, events: 0 };
 /// Columns of the five numbers.
 const NUMBERS: usize = 40;
 const REDRAW_EVERY: Duration = Duration::from_millis(100);
@@ -327,12 +298,12 @@ mod tests {
 
     #[test]
     fn every_line_of_the_table_fits_the_terminal() {
-        for columns in [60, 80, 200] {
+        for width in [60, 80, 200] {
             let names = ["a.very.long.name.of.a.bridge.example:4000", "two"];
             let record = record(300, names);
-            let lines = table(Style::default(), &record, STEP, STEP * 320, columns);
+            let lines = table(Style::default(), &record, STEP, STEP * 320, width);
 
-            assert!(lines.iter().all(|line| line.chars().count() <= columns), "{lines:#?}");
+            assert!(lines.iter().all(|line| columns(line) <= width), "{lines:#?}");
             assert_eq!(lines.len(), 4);
             assert!(lines[2].contains("silent") && lines[2].ends_with("xxxx"), "{lines:#?}");
         }
