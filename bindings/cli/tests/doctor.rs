@@ -125,7 +125,8 @@ fn a_dead_bridge_a_silent_bridge_and_a_dead_server_are_told_apart() {
 #[test]
 fn a_wrong_key_looks_like_a_dead_server_and_both_ends_name_the_key_ids() {
     let [world, other] = [World::new(), World::new()];
-    let server = other.server(unused(), &[]);
+    let control = other.root.join("control.sock").display().to_string();
+    let server = other.server(unused(), &["--control", &control]);
 
     let config = format!("127.0.0.1 {} name=p\n", server.port());
     let found = Found::of_client(&world, &config, SHORT_WAIT);
@@ -134,6 +135,13 @@ fn a_wrong_key_looks_like_a_dead_server_and_both_ends_name_the_key_ids() {
     let id = text.split("key id ").nth(1).unwrap()[..16].to_owned();
     assert!(text.contains("first line of mpserver's log"), "{text}");
     server.expect(&format!("somebody tried with key id {id}"));
+
+    let port = server.port().to_string();
+    let there = Found::of(&other, &[&port, "127.0.0.1", "9", "--control", &control]);
+    let tries = there.findings.iter().find(|finding| finding["check"] == "Clients").unwrap();
+    assert_eq!(tries["text"], "no client is connected");
+    let text = there.about("", "warning");
+    assert!(text.contains("tries with a key that is not this server's -> "), "{text}");
 }
 
 #[test]
@@ -248,10 +256,13 @@ fn a_server_is_found_running_or_not_and_its_target_listening_or_not() {
     assert!(idle.about(&format!(":{port}"), "ok").contains("free; mpserver is not running"));
     assert!(idle.about(&target, "ok").contains("a program of this machine listens there"));
 
-    let server = world.server(echo.address, &[]);
+    let control = world.root.join("control.sock").display().to_string();
+    let server = world.server(echo.address, &["--control", &control]);
+    let _client = world.connected_client(&server);
     let port = server.port().to_string();
     let closed = unused_port().to_string();
-    let running = Found::of(&world, &[&port, "localhost", &closed]);
+    let running = Found::of(&world, &[&port, "localhost", &closed, "--control", &control]);
+    assert!(running.about("client 1", "ok").contains("seen from 127.0.0.1:"));
     assert!(running.about(&format!(":{port}"), "ok").contains("mpserver is running and answers"));
     assert!(running.about(&closed, "warning").contains("nothing on this machine listens there"));
 

@@ -17,6 +17,7 @@ mod paths;
 mod reach;
 mod report;
 mod route;
+mod running;
 mod server;
 mod touch;
 
@@ -213,7 +214,10 @@ fn look_at_server(
     let interfaces: Vec<Interface> = host::interfaces();
     report.section("Target", server::target(&args.target, &addresses, &interfaces));
     report.busy("asking who listens");
-    report.section(SERVER, server::listen(args, &settings, usable_key, wait));
+    // Before it sees a client more: this one.
+    let running = running::check(&settings, args.listen_port);
+    report.section("Server", server::listen(args, &settings, usable_key, wait));
+    report.section("Clients", running);
     report.section("Socket buffers", host::buffers(settings.socket_buffer));
     report.section("Descriptors", host::descriptors(settings.flows));
     report.section("Filters", server::filters(&interfaces));

@@ -252,8 +252,8 @@ pub(crate) fn judge_nat(paths: &[Path], touches: &[Touch], idle: Duration) -> Ve
             format!(
                 "behind address translation: a private address here, a public one there. Its kind \
                  cannot be told from here, and need not: all mappings are by path, kept by a probe \
-                 every {} s at most (idle-interval), and followed when they change. mpserver logs \
-                 the address that it sees",
+                 every {} s at most (idle-interval), and followed when they change. mptunnel \
+                 doctor at the server tells the address that it sees",
                 idle.as_secs_f64()
             ),
         ));
