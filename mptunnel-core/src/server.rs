@@ -7,12 +7,13 @@ use crate::inbox::{Arrival, Inbox, Slot};
 use crate::interrupt::Attempts;
 use crate::io::clock;
 use crate::io::entropy::OsEntropy;
+use crate::io::legacy;
 use crate::io::outgoing::Outcome;
 use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::{ServerIo, hex};
 use crate::io::socket::{SocketConfig, UdpSocket};
-use crate::options::{Place, Role, Settings};
+use crate::options::{Place, Protocol, Role, Settings};
 use crate::proto::crypto::BACKEND;
 use crate::proto::dataplane::DataPlane;
 use crate::proto::frame::{CLOSE_FINISHED, CLOSE_LIMIT};
@@ -51,7 +52,7 @@ use zeroize::Zeroizing;
 /// # Ok::<(), mptunnel_core::Error>(())
 /// ```
 pub struct Server {
-    io: ServerIo,
+    io: End,
     inbox: Arc<Inbox>,
     batch: Mutex<SendBatch>,
     local: Vec<SocketAddr>,
@@ -59,6 +60,35 @@ pub struct Server {
     key_ids: Vec<String>,
     /// What its clients' paths had counted a while ago.
     trend: Mutex<Trend>,
+}
+
+/// What a server speaks, decided when it is bound and for good.
+enum End {
+    Ours(ServerIo),
+    Legacy(legacy::ServerIo),
+}
+
+impl End {
+    fn is_forked(&self) -> bool {
+        match self {
+            End::Ours(io) => io.shared.is_forked(),
+            End::Legacy(io) => io.is_forked(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match self {
+            End::Ours(io) => io.shared.check(),
+            End::Legacy(io) => io.check(),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            End::Ours(io) => io.close(),
+            End::Legacy(io) => io.close(),
+        }
+    }
 }
 
 /// How a [`Server`] is to be.
@@ -145,7 +175,10 @@ impl ServerBuilder {
         }
         OsEntropy::check()
             .map_err(|source| Error::Io { op: "random numbers".to_owned(), source })?;
-        let config = setup::server(&self.settings, self.key)?;
+        let config = match self.settings.protocol {
+            Protocol::Legacy => legacy::check(&self.settings, self.key.is_some()).map(|()| None)?,
+            Protocol::Mptunnel => Some(setup::server(&self.settings, self.key)?),
+        };
         let mut listeners = Vec::new();
         for at in &self.listen {
             listeners.push(open(*at, &self.settings, self.hook.as_ref())?);
@@ -169,12 +202,9 @@ impl ServerBuilder {
             return Err(Error::Config("no port: say where to listen".to_owned()));
         }
         let local = listeners.iter().filter_map(|l| l.first()?.local_addr().ok()).collect();
-        let plane = Arc::new(DataPlane::default());
-        let machine = Machine::new(config, plane.clone(), Box::new(OsEntropy));
-        let key_ids = machine.key_ids().iter().map(|id| hex(id)).collect();
         let inbox = Inbox::new(self.settings.receive_queue)?;
         let events = inbox.clone();
-        let handlers = self.delivery.handlers(self.settings.threads, &inbox)?;
+        let mut handlers = self.delivery.handlers(self.settings.threads, &inbox)?;
         let sink = Box::new(move |event: Event| {
             let over = event == Event::Closed;
             events.tell(event);
@@ -182,7 +212,22 @@ impl ServerBuilder {
                 events.close();
             }
         });
-        let io = ServerIo::start(machine, plane, listeners, self.settings.mtu, handlers, sink)?;
+        let (io, key_ids) = match config {
+            Some(config) => {
+                let plane = Arc::new(DataPlane::default());
+                let machine = Machine::new(config, plane.clone(), Box::new(OsEntropy));
+                let key_ids = machine.key_ids().iter().map(|id| hex(id)).collect();
+                let mtu = self.settings.mtu;
+                let io = ServerIo::start(machine, plane, listeners, mtu, handlers, sink)?;
+                (End::Ours(io), key_ids)
+            }
+            None => {
+                let handler = handlers.remove(0);
+                let listeners = listeners.into_iter().flatten().collect();
+                let io = legacy::ServerIo::start(&self.settings, listeners, handler, sink)?;
+                (End::Legacy(io), Vec::new())
+            }
+        };
         let settings = Mutex::new(self.settings);
         let (batch, trend) = (Mutex::default(), Mutex::default());
         Ok(Server { io, inbox, batch, local, settings, key_ids, trend })
@@ -242,10 +287,15 @@ impl Server {
         datagrams: impl IntoIterator<Item = &'d [u8]>,
         peer: PeerId,
     ) -> Result<(), Error> {
-        let shared = &self.io.shared;
-        let view = shared.view(peer.client()).ok_or(Error::UnknownPeer(peer))?;
-        let in_flow = datagrams.into_iter().map(|bytes| (peer.flow(), bytes));
-        let outcome = shared.send(peer.client(), &view, &mut self.batch.lock(), in_flow)?;
+        let datagrams = datagrams.into_iter();
+        let outcome = match &self.io {
+            End::Ours(io) => {
+                let view = io.shared.view(peer.client()).ok_or(Error::UnknownPeer(peer))?;
+                let in_flow = datagrams.map(|bytes| (peer.flow(), bytes));
+                io.shared.send(peer.client(), &view, &mut self.batch.lock(), in_flow)?
+            }
+            End::Legacy(io) => io.send(peer, &mut self.batch.lock(), datagrams)?,
+        };
         if outcome.copies == 0 && outcome.dropped > 0 {
             return Err(Error::WouldBlock);
         }
@@ -278,10 +328,16 @@ impl Server {
         peer: PeerId,
         options: &SendOptions,
     ) -> Result<usize, Error> {
-        self.io.shared.check()?;
-        let view = self.io.shared.view(peer.client()).ok_or(Error::UnknownPeer(peer))?;
-        let outlet = ToClient { server: self, peer, view };
-        sending::send_all(&outlet, &self.inbox.room, datagrams.into_iter(), options)
+        self.io.check()?;
+        let (datagrams, room) = (datagrams.into_iter(), &self.inbox.room);
+        match &self.io {
+            End::Ours(io) => {
+                let view = io.shared.view(peer.client()).ok_or(Error::UnknownPeer(peer))?;
+                let outlet = ToClient { io, batch: &self.batch, peer, view };
+                sending::send_all(&outlet, room, datagrams, options)
+            }
+            End::Legacy(io) => io.send_all(peer, &self.batch, room, datagrams, options),
+        }
     }
 
     /// A sender with a buffer of its own, for relays.
@@ -295,7 +351,10 @@ impl Server {
     /// [`Error::UnknownPeer`].
     pub fn handle(&self, peer: PeerId) -> Result<PeerHandle, Error> {
         let peer = peer.client();
-        let view = self.io.shared.view(peer).ok_or(Error::UnknownPeer(peer))?;
+        let view = match &self.io {
+            End::Ours(io) => Some(io.shared.view(peer).ok_or(Error::UnknownPeer(peer))?),
+            End::Legacy(io) => io.know(peer).map(|()| None)?,
+        };
         Ok(PeerHandle { peer, view })
     }
 
@@ -331,7 +390,7 @@ impl Server {
         buffer: &mut [u8],
         timeout: Option<Duration>,
     ) -> Result<Arrival, Error> {
-        self.io.shared.check()?;
+        self.io.check()?;
         self.inbox.recv(buffer, timeout)
     }
 
@@ -344,7 +403,7 @@ impl Server {
         slots: &mut [S],
         timeout: Option<Duration>,
     ) -> Result<usize, Error> {
-        self.io.shared.check()?;
+        self.io.check()?;
         self.inbox.recv_batch(slots, timeout)
     }
 
@@ -354,7 +413,7 @@ impl Server {
     /// [`Error::TimedOut`], or [`Error::WouldBlock`] for a timeout of zero; [`Error::Interrupted`],
     /// [`Error::Closed`].
     pub fn next_event(&self, timeout: Option<Duration>) -> Result<Event, Error> {
-        if self.io.shared.is_forked() {
+        if self.io.is_forked() {
             return Err(Error::Forked);
         }
         self.inbox.next_event(timeout)
@@ -372,17 +431,24 @@ impl Server {
 
     /// The largest datagram that this end accepts, in bytes; a client may accept less.
     pub fn max_payload(&self) -> usize {
-        usize::from(self.settings.lock().max_payload)
+        match &self.io {
+            End::Ours(_) => usize::from(self.settings.lock().max_payload),
+            End::Legacy(io) => io.max_payload(),
+        }
     }
 
     /// All clients, in the order in which they came; none in a forked child.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        if self.io.shared.is_forked() {
+        if self.io.is_forked() {
             return Vec::new();
         }
         let now = clock::now();
-        let mut peers: Vec<PeerInfo> =
-            self.io.shared.control.lock().peers().map(|peer| info_of(now, peer)).collect();
+        let mut peers: Vec<PeerInfo> = match &self.io {
+            End::Ours(io) => {
+                io.shared.control.lock().peers().map(|peer| info_of(now, peer)).collect()
+            }
+            End::Legacy(io) => io.peers(),
+        };
         peers.sort_by_key(|peer| peer.id);
         let paths = peers.iter_mut().flat_map(|peer| {
             let id = peer.id;
@@ -397,11 +463,16 @@ impl Server {
     /// # Errors
     /// [`Error::UnknownPeer`] if it is not connected; [`Error::Forked`].
     pub fn peer(&self, peer: PeerId) -> Result<PeerInfo, Error> {
-        if self.io.shared.is_forked() {
+        if self.io.is_forked() {
             return Err(Error::Forked);
         }
         let now = clock::now();
-        let info = self.io.shared.control.lock().peer(peer.client()).map(|p| info_of(now, p));
+        let info = match &self.io {
+            End::Ours(io) => {
+                io.shared.control.lock().peer(peer.client()).map(|peer| info_of(now, peer))
+            }
+            End::Legacy(io) => io.peers().into_iter().find(|info| info.id == peer.client()),
+        };
         let mut info = info.ok_or(Error::UnknownPeer(peer))?;
         let id = info.id;
         self.trend.lock().tell(now, info.paths.iter_mut().map(|path| (id, path)));
@@ -410,7 +481,10 @@ impl Server {
 
     /// How often the process of a client was restarted; `None` if it is not connected.
     pub(crate) fn epoch(&self, peer: PeerId) -> Option<u32> {
-        self.io.shared.control.lock().peer(peer.client()).map(|peer| peer.epoch)
+        match &self.io {
+            End::Ours(io) => io.shared.control.lock().peer(peer.client()).map(|peer| peer.epoch),
+            End::Legacy(io) => io.know(peer).ok().map(|()| legacy::EPOCH),
+        }
     }
 
     /// Events that nobody fetched in time.
@@ -438,10 +512,14 @@ impl Server {
     /// [`Error::TimedOut`]; [`Error::Interrupted`], [`Error::Closed`] and so on.
     pub fn wait_ready(&self, timeout: Option<Duration>) -> Result<(), Error> {
         let ready = self.inbox.wait_until(timeout, || {
-            if let Err(over) = self.io.shared.check() {
+            if let Err(over) = self.io.check() {
                 return Some(Err(over));
             }
-            let server = self.io.shared.control.lock();
+            let io = match &self.io {
+                End::Ours(io) => io,
+                End::Legacy(io) => return io.is_ready().then_some(Ok(())),
+            };
+            let server = io.shared.control.lock();
             let is_up = |peer: &Peer| peer.slots().any(|s| s.active.is_some() && !s.silent);
             server.peers().any(is_up).then_some(Ok(()))
         });
@@ -450,7 +528,10 @@ impl Server {
 
     /// Counters of the whole server.
     pub fn stats(&self) -> Stats {
-        let shared = &self.io.shared;
+        let shared = match &self.io {
+            End::Ours(io) => &io.shared,
+            End::Legacy(io) => return self.legacy_stats(io),
+        };
         let sockets = shared.listeners.iter().flatten();
         let first = sockets.clone().next();
         let (connected, counts) = {
@@ -473,6 +554,23 @@ impl Server {
         }
     }
 
+    fn legacy_stats(&self, io: &legacy::ServerIo) -> Stats {
+        let (kernel_dropped, receive_buffer) = io.kernel();
+        Stats {
+            connected: io.is_ready(),
+            traffic: Traffic::of(io.counts()),
+            drops: io.drops().snapshot(),
+            queue_dropped: self.inbox.dropped(),
+            events_dropped: self.inbox.events_dropped(),
+            socket_errors: io.socket_errors(),
+            kernel_dropped,
+            receive_buffer,
+            cipher: "none",
+            backend: BACKEND,
+            ..Stats::default()
+        }
+    }
+
     /// Changes an option while the server runs: `sessions`, `session-timeout`, `handshake-rate`,
     /// `cookie-threshold`, `source-rate`, `source-burst`, `idle-interval` or `receive-queue`.
     ///
@@ -480,12 +578,14 @@ impl Server {
     /// [`Error::Config`] for an unknown option, a wrong value, or an option that counts only at the
     /// start; [`Error::Closed`] and so on.
     pub fn set(&self, key: &str, value: &str) -> Result<(), Error> {
-        self.io.shared.check()?;
+        self.io.check()?;
         let mut settings = self.settings.lock();
         let changed = setup::changed(&settings, Place::ServerLibrary, key, value)?;
         self.inbox.set_limit(changed.receive_queue);
         let limits = setup::server_limits(&changed);
-        self.io.shared.with_control(|server, now| server.set_limits(now, limits));
+        if let End::Ours(io) = &self.io {
+            io.shared.with_control(|server, now| server.set_limits(now, limits));
+        }
         *settings = changed;
         Ok(())
     }
@@ -511,18 +611,22 @@ impl Server {
         }
     }
 
-    /// Ends the session of one client, for good.
+    /// Ends the session of one client, for good. The legacy protocol has none to end.
     pub fn dismiss(&self, peer: PeerId) {
-        if self.io.shared.check().is_ok() {
-            self.io.shared.with_control(|server, now| server.dismiss(now, peer.client()));
+        if let (Ok(()), End::Ours(io)) = (self.io.check(), &self.io) {
+            io.shared.with_control(|server, now| server.dismiss(now, peer.client()));
         }
     }
 
     /// Tells a client that one of its flows has ended, or (`refused`) that there is no room for it.
     pub fn close_flow(&self, peer: PeerId, flow: u16, refused: bool) {
         let code = if refused { CLOSE_LIMIT } else { CLOSE_FINISHED };
-        if self.io.shared.check().is_ok() {
-            self.io.shared.with_control(|server, now| server.close_flow(now, peer, flow, code));
+        match (self.io.check(), &self.io) {
+            (Ok(()), End::Ours(io)) => {
+                io.shared.with_control(|server, now| server.close_flow(now, peer, flow, code));
+            }
+            (Ok(()), End::Legacy(io)) if !refused => io.close_flow(peer, flow),
+            _ => {}
         }
     }
 
@@ -531,7 +635,7 @@ impl Server {
     pub fn close(&self) {
         // Who waits is told before the goodbyes, which take a moment. In a forked child the
         // descriptor is still the parent's, whom this does not concern.
-        if !self.io.shared.is_forked() {
+        if !self.io.is_forked() {
             self.inbox.close();
         }
         self.io.close();
@@ -594,14 +698,15 @@ impl Drop for Server {
 
 /// A client, or an application behind it, as the destination of datagrams.
 struct ToClient<'a> {
-    server: &'a Server,
+    io: &'a ServerIo,
+    batch: &'a Mutex<SendBatch>,
     peer: PeerId,
     view: Arc<ViewCell>,
 }
 
 impl Outlet for ToClient<'_> {
     fn view(&self) -> Result<(Arc<SendView>, Time), Error> {
-        self.server.io.shared.view_to_send(self.peer.client(), &self.view)
+        self.io.shared.view_to_send(self.peer.client(), &self.view)
     }
 
     fn slot(&self, path: PathId) -> Result<u8, Error> {
@@ -615,12 +720,12 @@ impl Outlet for ToClient<'_> {
         datagrams: impl Iterator<Item = &'d [u8]>,
     ) -> Result<Outcome, Error> {
         let datagrams = datagrams.map(|bytes| (self.peer.flow(), bytes));
-        let mut batch = self.server.batch.lock();
-        self.server.io.shared.send_with(self.peer.client(), view, now, &mut batch, datagrams)
+        let mut batch = self.batch.lock();
+        self.io.shared.send_with(self.peer.client(), view, now, &mut batch, datagrams)
     }
 
     fn wait(&self, view: &SendView, patience: &mut Patience<'_>) -> Result<bool, Error> {
-        self.server.io.shared.wait_for_room(view, patience)
+        self.io.shared.wait_for_room(view, patience)
     }
 }
 
@@ -629,7 +734,8 @@ impl Outlet for ToClient<'_> {
 #[derive(Clone)]
 pub struct PeerHandle {
     peer: PeerId,
-    view: Arc<ViewCell>,
+    /// `None`: the one client of the legacy protocol.
+    view: Option<Arc<ViewCell>>,
 }
 
 /// Sends to the clients of a [`Server`] with a buffer of its own.
@@ -649,8 +755,17 @@ impl ServerSender {
         to: &PeerHandle,
         datagrams: impl IntoIterator<Item = (u16, &'d [u8])>,
     ) -> Result<usize, Error> {
-        let shared = &self.server.io.shared;
-        let outcome = shared.send(to.peer, &to.view, &mut self.batch, datagrams.into_iter())?;
+        let datagrams = datagrams.into_iter();
+        let outcome = match (&self.server.io, &to.view) {
+            (End::Ours(io), Some(view)) => {
+                io.shared.send(to.peer, view, &mut self.batch, datagrams)?
+            }
+            (End::Legacy(io), None) => {
+                io.send(to.peer, &mut self.batch, datagrams.map(|(_, bytes)| bytes))?
+            }
+            // A handle of another server.
+            _ => return Err(Error::UnknownPeer(to.peer)),
+        };
         Ok(outcome.dropped)
     }
 }

@@ -179,7 +179,7 @@ impl Traffic {
 }
 
 /// One client of a server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct PeerInfo {
     /// Its name for calls.
@@ -197,7 +197,7 @@ pub struct PeerInfo {
 }
 
 /// Counters of a whole endpoint.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Stats {
     /// Whether there is a session (client), or any peer (server).

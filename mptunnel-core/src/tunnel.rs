@@ -6,35 +6,32 @@ use crate::hook::SocketHook;
 use crate::inbox::{Arrival, Inbox, QueueHandler, Slot};
 use crate::interrupt::Attempts;
 use crate::io::client::ClientIo;
-use crate::io::clock;
 use crate::io::entropy::OsEntropy;
+use crate::io::legacy;
 use crate::io::outgoing::Outcome;
 use crate::io::paths::{PathJob, PathPlan};
 use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::hex;
-use crate::options::{HostPort, PathRole, PathSpec, Place, Role, Settings};
-use crate::proto::client::{Client, ClientPath, PathSettings, PathState as SocketState};
-use crate::proto::crypto::BACKEND;
+use crate::options::{HostPort, PathRole, PathSpec, Place, Protocol, Role, Settings};
+use crate::proto::client::{Client, PathSettings};
 use crate::proto::dataplane::DataPlane;
 use crate::proto::time::Time;
 use crate::proto::view::SendView;
 use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PathState, Quality, Stats, Traffic};
 use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
+mod info;
 mod probing;
 
 pub use probing::ProbeAnswer;
@@ -61,7 +58,7 @@ pub use probing::ProbeAnswer;
 /// # Ok::<(), mptunnel_core::Error>(())
 /// ```
 pub struct Tunnel {
-    io: ClientIo,
+    io: End,
     inbox: Arc<Inbox>,
     batch: Mutex<SendBatch>,
     settings: Mutex<Settings>,
@@ -72,6 +69,35 @@ pub struct Tunnel {
     key_id: String,
     /// What its paths had counted a while ago.
     trend: Mutex<Trend>,
+}
+
+/// What a tunnel speaks, decided when it is opened and for good.
+enum End {
+    Ours(ClientIo),
+    Legacy(legacy::ClientIo),
+}
+
+impl End {
+    fn is_forked(&self) -> bool {
+        match self {
+            End::Ours(io) => io.shared.is_forked(),
+            End::Legacy(io) => io.is_forked(),
+        }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        match self {
+            End::Ours(io) => io.shared.check(),
+            End::Legacy(io) => io.check(),
+        }
+    }
+
+    fn close(&self) {
+        match self {
+            End::Ours(io) => io.close(),
+            End::Legacy(io) => io.close(),
+        }
+    }
 }
 
 /// How a [`Tunnel`] is to be.
@@ -150,6 +176,11 @@ impl TunnelBuilder {
         self
     }
 
+    /// Whether it will speak the protocol of the classic programs.
+    pub(crate) fn is_legacy(&self) -> bool {
+        self.settings.protocol == Protocol::Legacy
+    }
+
     /// Opens the tunnel and begins to connect. Returns at once; see [`Tunnel::wait_ready`].
     ///
     /// # Errors
@@ -162,10 +193,10 @@ impl TunnelBuilder {
         }
         OsEntropy::check()
             .map_err(|source| Error::Io { op: "random numbers".to_owned(), source })?;
-        let config = setup::client(&self.settings, self.key)?;
-        let plane = Arc::new(DataPlane::default());
-        let client = Client::new(config, plane.clone(), Box::new(OsEntropy));
-        let key_id = hex(&client.key_id());
+        let config = match self.is_legacy() {
+            true => legacy::check(&self.settings, self.key.is_some()).map(|()| None)?,
+            false => Some(setup::client(&self.settings, self.key)?),
+        };
         let inbox = Inbox::new(self.settings.receive_queue)?;
         let events = inbox.clone();
         let handler = self.handler.unwrap_or_else(|| Box::new(QueueHandler::new(inbox.clone())));
@@ -176,7 +207,19 @@ impl TunnelBuilder {
                 events.close();
             }
         });
-        let io = ClientIo::start(client, plane, handler, sink)?;
+        let (io, key_id) = match config {
+            Some(config) => {
+                let plane = Arc::new(DataPlane::default());
+                let client = Client::new(config, plane.clone(), Box::new(OsEntropy));
+                let key_id = hex(&client.key_id());
+                (End::Ours(ClientIo::start(client, plane, handler, sink)?), key_id)
+            }
+            None => {
+                let hook = self.hook.clone();
+                let io = legacy::ClientIo::start(&self.settings, hook, handler, sink)?;
+                (End::Legacy(io), "none".to_owned())
+            }
+        };
         let tunnel = Tunnel {
             io,
             inbox,
@@ -213,7 +256,8 @@ impl Tunnel {
         TunnelBuilder::default()
     }
 
-    /// The id of the key in use, for comparing both ends' logs. Not secret.
+    /// The id of the key in use, for comparing both ends' logs. Not secret. `none` under the legacy
+    /// protocol.
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
@@ -239,7 +283,10 @@ impl Tunnel {
         datagrams: impl IntoIterator<Item = &'d [u8]>,
     ) -> Result<(), Error> {
         let flow_0 = datagrams.into_iter().map(|bytes| (0, bytes));
-        let outcome = self.io.shared.send(&mut self.batch.lock(), flow_0)?;
+        let outcome = match &self.io {
+            End::Ours(io) => io.shared.send(&mut self.batch.lock(), flow_0)?,
+            End::Legacy(io) => io.send(&mut self.batch.lock(), flow_0)?,
+        };
         if outcome.copies == 0 && outcome.dropped > 0 {
             return Err(Error::WouldBlock);
         }
@@ -272,8 +319,14 @@ impl Tunnel {
         if to.client() != PeerId::default() {
             return Err(Error::UnknownPeer(to));
         }
-        let outlet = ToServer { tunnel: self, flow: to.flow() };
-        sending::send_all(&outlet, &self.inbox.room, datagrams.into_iter(), options)
+        let (datagrams, room) = (datagrams.into_iter(), &self.inbox.room);
+        match &self.io {
+            End::Ours(io) => {
+                let outlet = ToServer { io, batch: &self.batch, flow: to.flow() };
+                sending::send_all(&outlet, room, datagrams, options)
+            }
+            End::Legacy(io) => io.send_all(&self.batch, room, to.flow(), datagrams, options),
+        }
     }
 
     /// A sender with a buffer of its own, for threads that send much, and for relays.
@@ -341,18 +394,24 @@ impl Tunnel {
     /// [`Error::Refused`] with the server's reason. After the timeout [`Error::NotConnected`] with
     /// what is known of the reason. [`Error::Interrupted`], [`Error::Closed`] and so on.
     pub fn wait_ready(&self, timeout: Option<Duration>) -> Result<(), Error> {
-        let shared = &self.io.shared;
         let ready = self.inbox.wait_until(timeout, || {
             if let Err(over) = self.usable() {
                 return Some(Err(over));
             }
+            let shared = match &self.io {
+                End::Ours(io) => &io.shared,
+                End::Legacy(io) => return io.is_ready().then_some(Ok(())),
+            };
             let client = shared.control.lock();
             if client.session().is_some() && client.paths().any(|path| path.up) {
                 return Some(Ok(()));
             }
             shared.refused.lock().clone().map(|why| Err(Error::Refused(why)))
         });
-        ready.unwrap_or_else(|| Err(shared.not_connected()))
+        ready.unwrap_or_else(|| match &self.io {
+            End::Ours(io) => Err(io.shared.not_connected()),
+            End::Legacy(_) => Err(Error::NotConnected("no path has a socket yet".to_owned())),
+        })
     }
 
     /// The next piece of news; `None` waits for ever.
@@ -361,7 +420,7 @@ impl Tunnel {
     /// [`Error::TimedOut`], or [`Error::WouldBlock`] for a timeout of zero; [`Error::Interrupted`],
     /// [`Error::Closed`].
     pub fn next_event(&self, timeout: Option<Duration>) -> Result<Event, Error> {
-        if self.io.shared.is_forked() {
+        if self.io.is_forked() {
             return Err(Error::Forked);
         }
         self.inbox.next_event(timeout)
@@ -380,10 +439,12 @@ impl Tunnel {
     /// The largest datagram that can be sent, in bytes: what both ends accept, or what this end
     /// does while there is no session.
     pub fn max_payload(&self) -> usize {
-        let view = self.io.shared.view.get();
-        match view {
-            Some(view) => view.session.max_payload(),
-            None => usize::from(self.settings.lock().max_payload),
+        match &self.io {
+            End::Legacy(io) => io.max_payload(),
+            End::Ours(io) => match io.shared.view.get() {
+                Some(view) => view.session.max_payload(),
+                None => usize::from(self.settings.lock().max_payload),
+            },
         }
     }
 
@@ -413,13 +474,21 @@ impl Tunnel {
         });
         let name = name.clone();
         let settings = self.path_settings(&spec, name);
+        let too_many =
+            || Error::Config("a tunnel has at most 32 paths: remove one first".to_owned());
         let mut specs = self.specs.lock();
+        let io = match &self.io {
+            End::Ours(io) => io,
+            End::Legacy(io) => {
+                let id = io.add_path(to, spec.clone()).ok_or_else(too_many)?;
+                specs.insert(id, spec);
+                return Ok(id);
+            }
+        };
         if settings.rate.is_some() {
-            self.io.pace_paths()?;
+            io.pace_paths()?;
         }
-        let (id, slot) = self.io.shared.add_path(settings).ok_or_else(|| {
-            Error::Config("a tunnel has at most 32 paths: remove one first".to_owned())
-        })?;
+        let (id, slot) = io.shared.add_path(settings).ok_or_else(too_many)?;
         specs.insert(id, spec.clone());
         let settings = self.settings.lock();
         let plan = PathPlan {
@@ -432,7 +501,7 @@ impl Tunnel {
             mtu: settings.mtu,
             hook: self.hook.clone(),
         };
-        self.io.shared.jobs.push(PathJob::Open(Box::new(plan)));
+        io.shared.jobs.push(PathJob::Open(Box::new(plan)));
         Ok(id)
     }
 
@@ -454,12 +523,18 @@ impl Tunnel {
     pub fn remove_path(&self, id: PathId) -> Result<(), Error> {
         self.usable()?;
         let mut specs = self.specs.lock();
-        if !self.io.shared.with_control(|client, now| client.remove_path(now, id)) {
+        let known = match &self.io {
+            End::Ours(io) => io.shared.with_control(|client, now| client.remove_path(now, id)),
+            End::Legacy(io) => io.remove_path(id),
+        };
+        if !known {
             return Err(Error::UnknownPath(id));
         }
         specs.remove(&id);
-        self.io.shared.names.lock().remove(&id);
-        self.io.shared.jobs.push(PathJob::Close(id));
+        if let End::Ours(io) = &self.io {
+            io.shared.names.lock().remove(&id);
+            io.shared.jobs.push(PathJob::Close(id));
+        }
         Ok(())
     }
 
@@ -484,14 +559,22 @@ impl Tunnel {
         }
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or(Error::UnknownPath(id))?;
         let settings = self.path_settings(&spec, name.clone());
-        if settings.rate.is_some() {
-            self.io.pace_paths()?;
-        }
-        if !self.io.shared.with_control(|client, _| client.set_path(id, settings)) {
+        let known = match &self.io {
+            End::Ours(io) => {
+                if settings.rate.is_some() {
+                    io.pace_paths()?;
+                }
+                io.shared.with_control(|client, _| client.set_path(id, settings))
+            }
+            End::Legacy(io) => io.set_path(id, to.clone(), spec.clone()),
+        };
+        if !known {
             return Err(Error::UnknownPath(id));
         }
-        self.io.shared.names.lock().insert(id, name);
-        self.io.shared.jobs.push(PathJob::Change(id, to, Box::new(spec.clone())));
+        if let End::Ours(io) = &self.io {
+            io.shared.names.lock().insert(id, name);
+            io.shared.jobs.push(PathJob::Change(id, to, Box::new(spec.clone())));
+        }
         specs.insert(id, spec);
         Ok(())
     }
@@ -507,7 +590,9 @@ impl Tunnel {
         let changed = setup::changed(&settings, Place::ClientLibrary, key, value)?;
         self.inbox.set_limit(changed.receive_queue);
         let idle = changed.idle_interval;
-        self.io.shared.with_control(|client, _| client.set_idle_interval(idle));
+        if let End::Ours(io) = &self.io {
+            io.shared.with_control(|client, _| client.set_idle_interval(idle));
+        }
         *settings = changed;
         Ok(())
     }
@@ -533,110 +618,11 @@ impl Tunnel {
         }
     }
 
-    /// All paths as they are now, in the order of their slots; none in a forked child.
-    pub fn paths(&self) -> Vec<PathInfo> {
-        if self.io.shared.is_forked() {
-            return Vec::new();
-        }
-        let now = clock::now();
-        let mut paths: Vec<PathInfo> = {
-            let specs = self.specs.lock();
-            let client = self.io.shared.control.lock();
-            client
-                .paths()
-                .map(|path| self.info_of(now, &client, path, specs.get(&path.id)))
-                .collect()
-        };
-        // In the order of their numbers, as the trend wants them: that of slots is another one once
-        // a path was removed.
-        let mut by_id: Vec<&mut PathInfo> = paths.iter_mut().collect();
-        by_id.sort_by_key(|path| path.id);
-        self.trend.lock().note(now, by_id.into_iter().map(|path| (PeerId(0), path)));
-        paths
-    }
-
-    fn info_of(
-        &self,
-        now: Time,
-        client: &Client,
-        path: &ClientPath,
-        spec: Option<&PathSpec>,
-    ) -> PathInfo {
-        let (remote, max_packet) = match path.state {
-            SocketState::Open { route, max_packet } => (Some(route.remote), max_packet),
-            SocketState::Closed => (None, 0),
-        };
-        let (state, reason) = self.state_of(now, path);
-        let mut info = PathInfo {
-            id: path.id,
-            slot: path.slot,
-            name: path.settings.name.clone(),
-            words: spec.map(PathSpec::to_string).unwrap_or_default(),
-            up: path.up,
-            state,
-            reason,
-            since: now.since(path.since),
-            backup: path.settings.backup,
-            remote,
-            max_packet,
-            quality: Quality::of(&path.probe.health),
-            ..PathInfo::default()
-        };
-        info.count(client.path_counts(path));
-        info
-    }
-
-    /// The state of a path, and why it is so.
-    fn state_of(&self, now: Time, path: &ClientPath) -> (PathState, Cow<'static, str>) {
-        let trouble = || self.io.shared.jobs.trouble(path.id);
-        let because = |trouble: Option<String>| trouble.map_or(String::new(), |t| format!(": {t}"));
-        match (path.state, path.up) {
-            (SocketState::Closed, _) => {
-                let why = trouble().unwrap_or_else(|| "its socket is being opened".to_owned());
-                (PathState::NoSocket, why.into())
-            }
-            (_, true) => (PathState::Up, "its probes are answered".into()),
-            (_, false) if !path.has_answered() => {
-                let why = format!("nothing has answered yet{}", because(trouble()));
-                (PathState::Starting, why.into())
-            }
-            (_, false) => {
-                let silent = path.probe.missed_since().map_or(Duration::ZERO, |at| now.since(at));
-                let seconds = silent.as_secs();
-                let why = format!("no probe was answered for {seconds} s{}", because(trouble()));
-                (PathState::Down, why.into())
-            }
-        }
-    }
-
-    /// Counters of the tunnel.
-    pub fn stats(&self) -> Stats {
-        let shared = &self.io.shared;
-        let sockets = shared.sockets.read().clone();
-        let first = sockets.iter().flatten().next();
-        let receive_buffer = first.map_or(0, |path| path.socket.granted_buffers().recv);
-        Stats {
-            connected: shared.view.get().is_some(),
-            traffic: Traffic::of(shared.control.lock().counts()),
-            drops: shared.plane.drops.snapshot(),
-            unattributed: shared.plane.unattributed.load(Relaxed),
-            queue_dropped: self.inbox.dropped(),
-            reorder: shared.plane.order.get(),
-            events_dropped: self.inbox.events_dropped(),
-            socket_errors: shared.socket_errors.load(Relaxed),
-            kernel_dropped: shared.kernel_dropped(),
-            receive_buffer,
-            cipher: shared.view.get().map_or("", |view| view.session.cipher().name()),
-            backend: BACKEND,
-        }
-    }
-
     /// Tells the server that a flow has ended.
     pub fn close_flow(&self, flow: u16) {
-        if self.usable().is_err() {
-            return;
+        if let (Ok(()), End::Ours(io)) = (self.usable(), &self.io) {
+            io.shared.with_control(|client, now| client.close_flow(now, flow));
         }
-        self.io.shared.with_control(|client, now| client.close_flow(now, flow));
     }
 
     /// Says goodbye and stops, within two seconds at most. Calls that wait return with
@@ -644,18 +630,18 @@ impl Tunnel {
     pub fn close(&self) {
         // Who waits is told before the goodbyes, which take a moment. In a forked child the
         // descriptor is still the parent's, whom this does not concern.
-        if !self.io.shared.is_forked() {
+        if !self.io.is_forked() {
             self.inbox.close();
         }
         self.io.close();
     }
 
     pub(crate) fn is_forked(&self) -> bool {
-        self.io.shared.is_forked()
+        self.io.is_forked()
     }
 
     fn usable(&self) -> Result<(), Error> {
-        self.io.shared.check()
+        self.io.check()
     }
 }
 
@@ -675,17 +661,18 @@ impl Drop for Tunnel {
 
 /// The server, or a target behind it, as the destination of datagrams.
 struct ToServer<'a> {
-    tunnel: &'a Tunnel,
+    io: &'a ClientIo,
+    batch: &'a Mutex<SendBatch>,
     flow: u16,
 }
 
 impl Outlet for ToServer<'_> {
     fn view(&self) -> Result<(Arc<SendView>, Time), Error> {
-        self.tunnel.io.shared.view_to_send()
+        self.io.shared.view_to_send()
     }
 
     fn slot(&self, path: PathId) -> Result<u8, Error> {
-        self.tunnel.io.shared.slot_of_path(path)
+        self.io.shared.slot_of_path(path)
     }
 
     fn send<'d>(
@@ -695,11 +682,11 @@ impl Outlet for ToServer<'_> {
         datagrams: impl Iterator<Item = &'d [u8]>,
     ) -> Result<Outcome, Error> {
         let datagrams = datagrams.map(|bytes| (self.flow, bytes));
-        self.tunnel.io.shared.send_with(view, now, &mut self.tunnel.batch.lock(), datagrams)
+        self.io.shared.send_with(view, now, &mut self.batch.lock(), datagrams)
     }
 
     fn wait(&self, view: &SendView, patience: &mut Patience<'_>) -> Result<bool, Error> {
-        self.tunnel.io.shared.wait_for_room(view, patience)
+        self.io.shared.wait_for_room(view, patience)
     }
 }
 
@@ -719,7 +706,11 @@ impl TunnelSender {
         &mut self,
         datagrams: impl IntoIterator<Item = (u16, &'d [u8])>,
     ) -> Result<usize, Error> {
-        let outcome = self.tunnel.io.shared.send(&mut self.batch, datagrams.into_iter())?;
+        let datagrams = datagrams.into_iter();
+        let outcome = match &self.tunnel.io {
+            End::Ours(io) => io.shared.send(&mut self.batch, datagrams)?,
+            End::Legacy(io) => io.send(&mut self.batch, datagrams)?,
+        };
         Ok(outcome.dropped)
     }
 }

@@ -46,6 +46,10 @@ GOOD: dict[str, tuple[object, str]] = {
     "threads": (2, "2"),
     "cipher": ("chacha20", "chacha20"),
     "offload": (False, "off"),
+    "protocol": ("legacy", "legacy"),
+    "obfuscate": (True, "on"),
+    "legacy_state": (Path("/dir/numbers"), "/dir/numbers"),
+    "legacy_timeout": (timedelta(minutes=2), "120s"),
 }
 
 # keyword: value that is wrong, what the message says.
@@ -79,6 +83,10 @@ BAD: dict[str, tuple[object, str]] = {
     "receive_queue": ("lots", 'receive-queue = "lots": expected a size in bytes'),
     "cipher": ("rot13", 'cipher = "rot13": expected one of '),
     "offload": ("maybe", 'offload = "maybe": expected on or off'),
+    "protocol": ("classic", 'protocol = "classic": expected one of mptunnel, legacy'),
+    "obfuscate": (2, 'obfuscate = "2": expected on or off'),
+    "legacy_state": (KEY, "legacy-state is the name of a file"),
+    "legacy_timeout": (0.5, 'legacy-timeout = "0.5s": expected a duration from 1s to 3600s'),
     "threads": (1000, 'threads = "1000": expected a whole number from'),
     "socket_buffer": (1, 'socket-buffer = "1": expected a size in bytes'),
 }
@@ -143,6 +151,9 @@ def test_every_option_is_settable_and_answers_back(option, key, files):
             options, expected = found, str(found[option.keyword])
             if option.kind == "switch":
                 expected = "on"
+    if option.keyword == "protocol":
+        # The classic protocol has no keys, and refuses one.
+        del options["key"]
     with make(option, **options) as endpoint:
         assert endpoint.get(option.keyword) == endpoint.get(option.key) == expected
     with make(option, key=key, **{option.keyword: None}) as endpoint:

@@ -45,6 +45,7 @@ mod control;
 pub(crate) mod entropy;
 pub(crate) mod epoll;
 pub(crate) mod fork;
+pub(crate) mod legacy;
 pub(crate) mod order;
 pub(crate) mod outgoing;
 pub(crate) mod paths;

@@ -185,13 +185,13 @@ impl PathJobs {
     }
 }
 
-/// One path as this thread sees it.
-struct Managed {
-    plan: PathPlan,
-    addresses: Vec<SocketAddr>,
+/// One path as this thread sees it; how it opens its socket is the same under the legacy protocol.
+pub(super) struct Managed {
+    pub(super) plan: PathPlan,
+    pub(super) addresses: Vec<SocketAddr>,
     /// Which of the addresses is tried; the next one after a failure.
-    turn: usize,
-    resolved_at: Option<Time>,
+    pub(super) turn: usize,
+    pub(super) resolved_at: Option<Time>,
     resolving: bool,
     port: u16,
     wants_socket: bool,
@@ -289,7 +289,7 @@ fn take(shared: &Arc<ClientShared>, paths: &mut BTreeMap<PathId, Managed>, job: 
 }
 
 impl Managed {
-    fn new(plan: PathPlan, now: Time) -> Self {
+    pub(super) fn new(plan: PathPlan, now: Time) -> Self {
         Managed {
             addresses: plan.to.socket_addr().into_iter().collect(),
             plan,
@@ -306,7 +306,7 @@ impl Managed {
         }
     }
 
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.plan.spec.name.as_deref().unwrap_or("?")
     }
 
@@ -394,7 +394,7 @@ impl Managed {
         }
     }
 
-    fn open(&mut self) -> Result<(UdpSocket, SocketAddr), String> {
+    pub(super) fn open(&mut self) -> Result<(UdpSocket, SocketAddr), String> {
         let spec = &self.plan.spec;
         let fits = |a: &&SocketAddr| spec.source.is_none_or(|s| s.is_ipv4() == a.is_ipv4());
         let usable: Vec<SocketAddr> = self.addresses.iter().filter(fits).copied().collect();

@@ -271,6 +271,21 @@ pub(super) fn iovec(start: *mut u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: start.cast::<c_void>(), iov_len: len }
 }
 
+/// Locks a whole file for this open description of it (flock(2)), without waiting; `false` if
+/// another one has it. The lock ends with the last descriptor.
+///
+/// # Errors
+/// `ENOLCK`, or what a file system without locks answers.
+pub(super) fn lock_file(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: flock(2) takes no pointer, and the descriptor is open.
+    let status = unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    match io::Error::last_os_error() {
+        _ if status == 0 => Ok(true),
+        error if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        error => Err(error),
+    }
+}
+
 /// Blocks all signals on the calling thread.
 pub(super) fn block_signals() {
     // SAFETY: sigfillset(3) initialises the set it is given, whatever its contents were.

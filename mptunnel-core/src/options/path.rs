@@ -34,6 +34,9 @@ pub struct PathSpec {
     pub name: Option<String>,
     /// The largest IP packet it carries, bytes, 576 to 65535. `None`: as the option `mtu` says.
     pub mtu: Option<u16>,
+    /// Under `protocol = legacy`: whether its port is changed when nothing comes down for long,
+    /// which a bridge that serves its first port only cannot follow.
+    pub rotate: bool,
 }
 
 /// Whether a path carries traffic all the time.
@@ -121,6 +124,12 @@ pub static PATH_WORDS: &[PathWord] = &[
         expected: "a whole number of bytes from 576 to 65535",
         help: "largest IP packet on this path, if it is known",
     },
+    PathWord {
+        key: "rotate",
+        placeholder: "on|off",
+        expected: "on or off",
+        help: "legacy: off keeps its port, for a bridge that serves one only (default on)",
+    },
 ];
 
 /// Why a text does not describe a path.
@@ -184,6 +193,7 @@ impl Default for PathSpec {
             cost: None,
             name: None,
             mtu: None,
+            rotate: true,
         }
     }
 }
@@ -292,6 +302,13 @@ impl PathSpec {
                 let mtu = number(value).and_then(|mtu| u16::try_from(mtu).ok());
                 self.mtu = Some(mtu.filter(|mtu| *mtu >= 576).ok_or_else(malformed)?);
             }
+            "rotate" => {
+                self.rotate = match value {
+                    "on" => true,
+                    "off" => false,
+                    _ => return Err(malformed()),
+                }
+            }
             other => unreachable!("PATH_WORDS lists {other:?}, which PathSpec does not know"),
         }
         Ok(())
@@ -321,6 +338,7 @@ impl PathSpec {
             "cost" => self.cost.map(|cost| cost.to_string()),
             "name" => self.name.clone(),
             "mtu" => self.mtu.map(|mtu| mtu.to_string()),
+            "rotate" => (!self.rotate).then(|| "off".to_owned()),
             other => unreachable!("PATH_WORDS lists {other:?}, which PathSpec does not know"),
         }
     }

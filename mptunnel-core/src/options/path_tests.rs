@@ -7,7 +7,7 @@ use super::*;
 
 #[test]
 fn all_words_are_read_in_any_order_between_blanks_or_commas() {
-    let text = "mtu=1400,name=lte rate=0.5 role=backup\tcost=7, weight=3 mark=0x10 src=10.0.0.1 \
+    let text = "rotate=off mtu=1400,name=lte rate=0.5 role=backup\tcost=7, weight=3 mark=0x10 src=10.0.0.1 \
                 if=wwan0 to=bridge1:4000";
 
     let spec: PathSpec = text.parse().unwrap();
@@ -25,12 +25,13 @@ fn all_words_are_read_in_any_order_between_blanks_or_commas() {
             cost: Some(7),
             name: Some("lte".into()),
             mtu: Some(1400),
+            rotate: false,
         }
     );
     assert_eq!(
         spec.to_string(),
         "to=bridge1:4000 if=wwan0 src=10.0.0.1 mark=16 weight=3 role=backup rate=0.5 cost=7 \
-         name=lte mtu=1400"
+         name=lte mtu=1400 rotate=off"
     );
     assert_eq!(spec.to_string().parse(), Ok(spec));
 }
@@ -41,7 +42,7 @@ fn what_is_not_said_is_the_default_and_is_not_printed() {
 
     assert_eq!(spec, PathSpec::default());
     assert_eq!(spec.to_string(), "");
-    assert_eq!("weight=1 role=active".parse(), Ok(PathSpec::default()));
+    assert_eq!("weight=1 role=active rotate=on".parse(), Ok(PathSpec::default()));
 }
 
 #[test]
@@ -63,6 +64,7 @@ fn every_word_has_an_effect_and_round_trips_at_the_ends_of_its_range() {
         "name=ä=#1",
         "mtu=576",
         "mtu=65535",
+        "rotate=off",
     ] {
         let spec: PathSpec = text.parse().unwrap();
         assert_ne!(spec, PathSpec::default(), "{text}");
@@ -132,7 +134,7 @@ fn an_unknown_word_brings_the_nearest_or_all_known_ones() {
     assert_eq!(
         error("banana=3"),
         "unknown word \"banana=3\": expected one of to= if= src= mark= weight= role= rate= \
-         cost= name= mtu="
+         cost= name= mtu= rotate="
     );
 }
 
@@ -185,6 +187,7 @@ proptest! {
         mark: Option<u32>,
         weight in 1u32..=65_535,
         cost: Option<u32>,
+        rotate: bool,
         mtu in proptest::option::of(576u16..),
         source: Option<std::net::IpAddr>,
         name in proptest::option::of("[^ ,\\p{C}\\p{Z}]{1,16}"),
@@ -195,6 +198,7 @@ proptest! {
         let to = HostPort::new("bridge1.example", 4000).ok();
         let spec = PathSpec {
             to, interface, source, mark, weight, role, rate_mbit: rate, cost, name, mtu,
+            rotate,
         };
 
         prop_assert_eq!(spec.to_string().parse(), Ok(spec));

@@ -91,6 +91,14 @@ pub struct Settings {
     pub control: PathBuf,
     /// `metrics`
     pub metrics: Option<SocketAddr>,
+    /// `protocol`
+    pub protocol: Protocol,
+    /// `obfuscate`
+    pub obfuscate: bool,
+    /// `legacy-state`
+    pub legacy_state: Option<PathBuf>,
+    /// `legacy-timeout`
+    pub legacy_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -132,6 +140,10 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 3000)),
             control: PathBuf::from("auto"),
             metrics: None,
+            protocol: Protocol::Mptunnel,
+            obfuscate: false,
+            legacy_state: None,
+            legacy_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -187,6 +199,29 @@ impl Mode {
     }
 }
 
+/// What travels between the two ends.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// Encrypted and authenticated: `PROTOCOL.md`.
+    #[default]
+    Mptunnel,
+    /// That of the classic mptunnel: no key, no encryption, no authentication.
+    Legacy,
+}
+
+impl Protocol {
+    pub(super) const WORDS: &'static [&'static str] = &["mptunnel", "legacy"];
+
+    /// The word for this protocol in options.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Protocol::Mptunnel => "mptunnel",
+            Protocol::Legacy => "legacy",
+        }
+    }
+}
+
 /// The conversions that the table uses. Each is right for the kind that its row declares, and for
 /// a range that fits the field; the tests of the table set every option to both ends of its range.
 impl Value {
@@ -203,6 +238,14 @@ impl Value {
             Value::Choice("chacha20") => CipherChoice::ChaCha20,
             Value::Choice("aes256gcm") => CipherChoice::Aes256Gcm,
             other => mismatch("cipher", &other),
+        }
+    }
+
+    pub(super) fn protocol(self) -> Protocol {
+        match self {
+            Value::Choice("mptunnel") => Protocol::Mptunnel,
+            Value::Choice("legacy") => Protocol::Legacy,
+            other => mismatch("protocol", &other),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::settings::{CipherChoice, Mode};
+use super::settings::{CipherChoice, Mode, Protocol};
 use super::spec::{Kind, OptionSpec, Range, Scope, Unit};
 use super::value::Value;
 
@@ -441,6 +441,54 @@ pub static OPTIONS: &[OptionSpec] = &[
         scope: Scope::PROGRAMS,
         get: |s| s.metrics.map(Value::Listen),
         put: |s, v| s.metrics = Some(v.listen()),
+    },
+    OptionSpec {
+        key: "protocol",
+        kind: Kind::Choice(Protocol::WORDS),
+        unit: Unit::None,
+        range: None,
+        default: Some("mptunnel"),
+        help: "legacy: the wire of the classic mptunnel, without any protection; no fallback",
+        live: false,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Choice(s.protocol.word())),
+        put: |s, v| s.protocol = v.protocol(),
+    },
+    OptionSpec {
+        key: "obfuscate",
+        kind: Kind::Switch,
+        unit: Unit::None,
+        range: None,
+        default: Some("off"),
+        help: "legacy: hide what is sent behind a keystream that anybody can undo; not encryption",
+        live: false,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Switch(s.obfuscate)),
+        put: |s, v| s.obfuscate = v.switch(),
+    },
+    OptionSpec {
+        key: "legacy-state",
+        kind: Kind::File,
+        unit: Unit::None,
+        range: None,
+        default: None,
+        help: "legacy: file with the last number sent, so that a restart goes on above it",
+        live: false,
+        scope: Scope::BOTH,
+        get: |s| file(&s.legacy_state),
+        put: |s, v| s.legacy_state = Some(v.file()),
+    },
+    OptionSpec {
+        key: "legacy-timeout",
+        kind: Kind::Duration,
+        unit: Unit::Seconds,
+        range: Some(Range::new(1_000, 3_600_000)),
+        default: Some("60s"),
+        help: "legacy: silence that the other end bears; all times of the mode are parts of it",
+        live: false,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Duration(s.legacy_timeout)),
+        put: |s, v| s.legacy_timeout = v.duration(),
     },
 ];
 

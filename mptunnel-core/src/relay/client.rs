@@ -26,6 +26,10 @@ const QUARANTINE: Duration = Duration::from_secs(60);
 /// How long a flow that the server refused keeps quiet.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether the application that has the one place of the legacy protocol is
+/// still there.
+const LOOK_FOR_HOLDER: Duration = Duration::from_millis(100);
+
 /// Numbers without a flow that the server is told of at once: what CLOSE is limited to.
 const MAX_ORPHANS: usize = 20;
 
@@ -86,10 +90,13 @@ struct Said {
     full: Option<Time>,
     tunnel: Option<Time>,
     orphans: Option<Time>,
+    holder: Option<Time>,
 }
 
 struct Shared {
     socket: UdpSocket,
+    /// The protocol has room for one application only.
+    exclusive: bool,
     config: RwLock<ClientRelayConfig>,
     flows: RwLock<Flows>,
     /// Numbers without a flow on which the server still sends: it did not hear that they ended.
@@ -124,6 +131,7 @@ impl ClientRelay {
             .map_err(|source| Error::Io { op: "asking for the local port".to_owned(), source })?;
         let shared = Arc::new(Shared {
             socket,
+            exclusive: builder.is_legacy(),
             config: RwLock::new(config),
             flows: RwLock::default(),
             orphans: Mutex::default(),
@@ -227,6 +235,9 @@ impl Shared {
         if let Some(flow) = self.flows.read().by_app.get(&app) {
             return Some(flow.clone());
         }
+        if self.exclusive {
+            self.make_room(app, now)?;
+        }
         let limit = self.config.read().flows;
         let mut flows = self.flows.write();
         let number = match flows.by_number.len() < limit {
@@ -250,6 +261,43 @@ impl Shared {
         flows.by_number.insert(number, flow.clone());
         log::debug!(target: "mptunnel::relay", "flow {number}: application at {}", app.remote);
         Some(flow)
+    }
+
+    /// Under the legacy protocol: ends the flow of an application that is gone, so that this one has
+    /// its place. `None` if it is still there: nothing on the wire would tell the two apart.
+    fn make_room(&self, app: App, now: Time) -> Option<()> {
+        let holder = self.flows.read().by_number.values().next().cloned();
+        let Some(holder) = holder else { return Some(()) };
+        {
+            let mut said = self.said.lock();
+            if said.holder.is_some_and(|at| now.since(at) < LOOK_FOR_HOLDER) {
+                self.counters.refused.fetch_add(1, Relaxed);
+                return None;
+            }
+            said.holder = Some(now);
+        }
+        // An application of this host that is gone has left its port, and no other one can be bound
+        // while it is there. Of other hosts' it is known only by its silence (flow-timeout).
+        if UdpSocket::open(&SocketConfig::new(holder.app.remote)).is_ok() {
+            log::info!(
+                target: "mptunnel::relay",
+                "the application at {} is gone, {} takes its place", holder.app.remote, app.remote
+            );
+            self.flows.write().end(holder.number, now);
+            return Some(());
+        }
+        self.counters.refused.fetch_add(1, Relaxed);
+        let mut said = self.said.lock();
+        if said.full.is_none_or(|at| now.since(at) >= Duration::from_secs(60)) {
+            said.full = Some(now);
+            log::warn!(
+                target: "mptunnel::relay",
+                "the application at {} is refused: protocol = legacy carries one application, which \
+                 is the one at {} (until it sends nothing and gets nothing for flow-timeout)",
+                app.remote, holder.app.remote
+            );
+        }
+        None
     }
 
     fn say_full(&self, now: Time, app: App, limit: usize) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Asking the paths of a tunnel at a moment of one's own choice, for tools that measure.
 
-use super::Tunnel;
+use super::{End, Tunnel};
 use crate::{Error, PathId};
 use std::time::Duration;
 
@@ -27,10 +27,14 @@ impl Tunnel {
     /// latest few thousand of them.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Forked`], [`Error::Failed`]: it is over.
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::Failed`]: it is over. [`Error::Unsupported`]
+    /// under the legacy protocol, which has no probes.
     pub fn probe(&self) -> Result<Duration, Error> {
         self.usable()?;
-        let asked = self.io.shared.with_control(|client, now| {
+        let End::Ours(io) = &self.io else {
+            return Err(Error::Unsupported("the legacy protocol has no probes"));
+        };
+        let asked = io.shared.with_control(|client, now| {
             client.probe(now);
             now
         });
@@ -39,10 +43,11 @@ impl Tunnel {
 
     /// Takes the answers that came since the last call, in the order in which they came.
     pub fn probe_answers(&self) -> Vec<ProbeAnswer> {
+        let End::Ours(io) = &self.io else { return Vec::new() };
         if self.is_forked() {
             return Vec::new();
         }
-        let mut client = self.io.shared.control.lock();
+        let mut client = io.shared.control.lock();
         let answers = client.take_answers();
         answers
             .map(|answer| ProbeAnswer {

@@ -2,6 +2,7 @@
 //! The wire format of the classic mptunnel and the behaviour of its ends, in virtual time.
 
 mod behaviour;
+mod endpoints;
 mod faults;
 mod model;
 mod old;

@@ -71,6 +71,10 @@ class _BothOptions(TypedDict, total=False):
     socket_buffer: Size | None
     cipher: str | None
     offload: bool | None
+    protocol: str | None
+    obfuscate: bool | None
+    legacy_state: File | None
+    legacy_timeout: Duration | None
 
 
 class ClientOptions(_BothOptions, total=False):
