@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use clap::builder::PossibleValue;
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Command, Error, value_parser};
 use mptunnel_core::options::{
@@ -27,6 +28,8 @@ pub struct ClientArgs {
     pub config: PathBuf,
     /// The options given as flags, and LISTEN_PORT as `listen`. They are checked.
     pub flags: Vec<(&'static str, String)>,
+    /// Whose words to take, if a classic program was named with `--legacy=`.
+    pub fork: Option<Fork>,
     /// How much to log.
     pub verbosity: Verbosity,
 }
@@ -44,8 +47,19 @@ pub struct ServerArgs {
     pub config: Option<PathBuf>,
     /// The options given as flags. They are checked.
     pub flags: Vec<(&'static str, String)>,
+    /// Whose words to take, if a classic program was named with `--legacy=`.
+    pub fork: Option<Fork>,
     /// How much to log.
     pub verbosity: Verbosity,
+}
+
+/// Which of the classic programs is replaced.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fork {
+    /// greensea/mptunnel: obfuscates unless `MPTUNNEL_ENCRYPT` says otherwise.
+    Greensea,
+    /// bitforgebr/mptunnel: does not, unless `MPTUNNEL_ENCRYPT` says otherwise.
+    Bitforgebr,
 }
 
 impl ClientArgs {
@@ -62,9 +76,11 @@ impl ClientArgs {
         let mut command = client_command();
         let matches = command.try_get_matches_from_mut(args)?;
         let word = |id| matches.get_one::<PathBuf>(id).map(PathBuf::as_path);
+        let fork = fork(&matches);
         take_flags(&matches, Place::ClientProgram)
+            .map(|flags| with_legacy(&matches, flags))
             .and_then(|flags| ClientArgs::of_words(word(LISTEN_PORT), word(CONFIG), flags))
-            .map(|args| ClientArgs { verbosity: verbosity(&matches), ..args })
+            .map(|args| ClientArgs { fork, verbosity: verbosity(&matches), ..args })
             .map_err(|(kind, message)| command.error(kind, message))
     }
 
@@ -103,7 +119,8 @@ impl ClientArgs {
                 .map_err(|error| (ErrorKind::ValueValidation, argument(LISTEN_PORT, &error)))?;
             flags.push(("listen", listen.into_owned()));
         }
-        Ok(ClientArgs { config: config.to_owned(), flags, verbosity: Verbosity::Normal })
+        let config = config.to_owned();
+        Ok(ClientArgs { config, flags, fork: None, verbosity: Verbosity::Normal })
     }
 }
 
@@ -126,9 +143,11 @@ impl ServerArgs {
         let word = |id| matches.get_one::<String>(id).expect("three arguments are required");
         let words = [LISTEN_PORT, TARGET_HOST, TARGET_PORT].map(|id| word(id).as_str());
         let config = matches.get_one::<PathBuf>(CONFIG).cloned();
+        let fork = fork(&matches);
         take_flags(&matches, Place::ServerProgram)
+            .map(|flags| with_legacy(&matches, flags))
             .and_then(|flags| ServerArgs::of_words(words, config, flags))
-            .map(|args| ServerArgs { verbosity: verbosity(&matches), ..args })
+            .map(|args| ServerArgs { fork, verbosity: verbosity(&matches), ..args })
             .map_err(|(kind, message)| command.error(kind, message))
     }
 
@@ -148,8 +167,8 @@ impl ServerArgs {
             host => format!("{host}:{port}"),
         };
         let target = joined.parse().map_err(|error| wrong("TARGET_HOST TARGET_PORT", &error))?;
-        let verbosity = Verbosity::Normal;
-        Ok(ServerArgs { listen_address, listen_port, target, config, flags, verbosity })
+        let (fork, verbosity) = (None, Verbosity::Normal);
+        Ok(ServerArgs { listen_address, listen_port, target, config, flags, fork, verbosity })
     }
 }
 
@@ -220,6 +239,21 @@ fn base(name: &'static str, place: Place) -> Command {
                 .action(ArgAction::Count)
                 .help("Log less: warnings and errors, and with -qq errors only"),
         )
+        .arg(
+            Arg::new(LEGACY)
+                .long(LEGACY)
+                .value_name("PROGRAM")
+                .value_parser([
+                    PossibleValue::new("greensea"),
+                    PossibleValue::new("bitforgebr"),
+                    PossibleValue::new("any").hide(true),
+                ])
+                .num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("any")
+                .conflicts_with("protocol")
+                .help("Talk to a classic mptunnel, without any protection (protocol = legacy)"),
+        )
         .args(option_flags(&[place]))
 }
 
@@ -282,6 +316,23 @@ fn argument(name: &str, error: &OptionError) -> String {
     }
 }
 
+/// `--legacy` is `protocol = legacy` as a flag.
+fn with_legacy(matches: &ArgMatches, mut flags: Flags) -> Flags {
+    if matches.contains_id(LEGACY) {
+        flags.push(("protocol", "legacy".to_owned()));
+    }
+    flags
+}
+
+/// Whose words to take.
+fn fork(matches: &ArgMatches) -> Option<Fork> {
+    match matches.get_one::<String>(LEGACY)?.as_str() {
+        "greensea" => Some(Fork::Greensea),
+        "bitforgebr" => Some(Fork::Bitforgebr),
+        _ => None,
+    }
+}
+
 fn verbosity(matches: &ArgMatches) -> Verbosity {
     Verbosity::from_flags(matches.get_count(VERBOSE), matches.get_count(QUIET))
 }
@@ -290,6 +341,7 @@ const LISTEN_PORT: &str = "LISTEN_PORT";
 const CONFIG: &str = "CONFIG";
 const TARGET_HOST: &str = "TARGET_HOST";
 const TARGET_PORT: &str = "TARGET_PORT";
+const LEGACY: &str = "legacy";
 const VERBOSE: &str = "verbose";
 const QUIET: &str = "quiet";
 
@@ -304,7 +356,7 @@ on.";
 const CLIENT_EXAMPLES: &str = "\
 Example: two bridges and the server itself, in a file client.conf
 
-  # HOST PORT, and words: if= src= mark= weight= role= rate= cost= name= mtu=
+  # HOST PORT, and words: if= src= mark= weight= role= rate= cost= name= mtu= rotate=
   bridge1.example 4000
   bridge2.example 4000 if=wwan0 role=backup name=lte
   server.example 2000
@@ -325,7 +377,9 @@ Key: mpclient needs the key file that mpserver made at its first run. It is look
 ~/.config/mptunnel/psk.
 
 A flag goes before a line of the configuration file, and that before the environment. \
-MPTUNNEL_ENCRYPT=0, on both ends, is the same as --encrypt off. SIGHUP reads the file again: \
+MPTUNNEL_ENCRYPT=0, on both ends, is the same as --encrypt off. With --legacy it means what it \
+meant in the classic program, and the port is 3210 unless another one is given. \
+SIGHUP reads the file again: \
 paths are added, removed and changed, the others carry on. \
 SIGUSR1 logs counters. `mptunnel status` shows a running mpclient, and `mptunnel path` and \
 `mptunnel set` change it.
@@ -356,7 +410,8 @@ clients. It is looked for in --key-file, then the environment variable MPTUNNEL_
 /etc/mptunnel/psk, then ~/.config/mptunnel/psk.
 
 A flag goes before a line of the configuration file, and that before the environment. \
-MPTUNNEL_ENCRYPT=0, on both ends, is the same as --encrypt off. SIGHUP reads the file again: what \
+MPTUNNEL_ENCRYPT=0, on both ends, is the same as --encrypt off; with --legacy it means what it \
+meant in the classic program. SIGHUP reads the file again: what \
 can change at once does, and the log names the rest. SIGUSR1 logs counters. `mptunnel status` shows \
 a running mpserver, and `mptunnel set` changes it.
 

@@ -38,6 +38,25 @@ fn the_classic_command_lines_are_taken() {
 }
 
 #[test]
+fn legacy_is_a_flag_with_or_without_the_name_of_a_program() {
+    let protocol = ("protocol", "legacy".to_owned());
+    for (flag, fork) in [
+        ("--legacy", None),
+        ("--legacy=greensea", Some(Fork::Greensea)),
+        ("--legacy=bitforgebr", Some(Fork::Bitforgebr)),
+    ] {
+        // What follows it is a word of its own.
+        let args = client(&[flag, "client.conf"]).unwrap();
+        assert_eq!((&args.flags, args.fork), (&vec![protocol.clone()], fork));
+        let args = server(&["1", "h", "2", flag]).unwrap();
+        assert_eq!((&args.flags, args.fork), (&vec![protocol.clone()], fork));
+    }
+    assert_eq!(client(&["c", "--protocol", "legacy"]).unwrap().flags, [protocol]);
+    assert!(message(client(&["c", "--legacy=other"])).contains("invalid value 'other'"));
+    assert!(message(client(&["c", "--legacy", "--protocol", "legacy"])).contains("cannot be used"));
+}
+
+#[test]
 fn a_listen_port_may_have_an_address() {
     let args = client(&["[::]:3210", "client.conf"]).unwrap();
     assert_eq!(args.flags, [("listen", "[::]:3210".to_owned())]);

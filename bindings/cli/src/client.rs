@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use mptunnel_core::options::{Place, Settings};
+use mptunnel_core::options::{Place, Role, Settings};
 use mptunnel_core::relay::{ClientRelay, ClientRelayConfig};
 use mptunnel_core::{Error, Event, Snapshot, Tunnel};
 
@@ -16,7 +16,7 @@ use crate::control::server::Running;
 use crate::counters::Counters;
 use crate::exit::{Exit, fail};
 use crate::program::{self, Relay, Signals};
-use crate::{keys, log as logging, reload};
+use crate::{keys, legacy, log as logging, reload};
 
 const PROGRAM: &str = "mpclient";
 
@@ -33,7 +33,10 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(PROGRAM, &error, Exit::Usage),
     };
     let mut config = in_force.clone();
-    if let Err(error) = keys::locate_for_client(&mut config.settings, &environment) {
+    if legacy::is_asked_for(&config.settings) {
+        let port = config.settings.listen.port();
+        legacy::locate_state(&mut config.settings, &environment, Role::Client, port);
+    } else if let Err(error) = keys::locate_for_client(&mut config.settings, &environment) {
         return fail(PROGRAM, &error, Exit::Usage);
     }
     program::harden();

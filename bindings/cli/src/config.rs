@@ -9,10 +9,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use mptunnel_core::options::{
-    ConfigErrors, ConfigFile, CredentialsError, PathSpec, Place, Settings,
+    ConfigErrors, ConfigFile, CredentialsError, PathSpec, Place, Protocol, Settings,
 };
 
-use crate::args::{ClientArgs, ServerArgs};
+use crate::args::{ClientArgs, Fork, ServerArgs};
 
 /// What mpclient is to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +66,10 @@ pub struct Environment {
     pub home: Option<PathBuf>,
     /// The directory of the system's key file, `/etc/mptunnel`.
     pub system_directory: PathBuf,
+    /// `STATE_DIRECTORY`, which systemd sets.
+    pub state_directory: Option<OsString>,
+    /// `XDG_STATE_HOME`.
+    pub state_home: Option<OsString>,
 }
 
 impl Environment {
@@ -77,10 +81,21 @@ impl Environment {
             config_home: std::env::var_os("XDG_CONFIG_HOME"),
             home: std::env::home_dir(),
             system_directory: PathBuf::from("/etc/mptunnel"),
+            state_directory: std::env::var_os("STATE_DIRECTORY"),
+            state_home: std::env::var_os("XDG_STATE_HOME"),
         }
     }
 
-    fn apply(&self, settings: &mut Settings) -> Result<(), ConfigError> {
+    /// `MPTUNNEL_ENCRYPT` means two things: encryption, or under `protocol = legacy` the obfuscation
+    /// of the classic programs, with their way to read a number and each with its default.
+    fn apply(&self, settings: &mut Settings, fork: Option<Fork>) -> Result<(), ConfigError> {
+        if settings.protocol == Protocol::Legacy {
+            settings.obfuscate = match &self.encrypt {
+                Some(value) => is_nonzero(&value.to_string_lossy()),
+                None => fork == Some(Fork::Greensea),
+            };
+            return Ok(());
+        }
         let Some(value) = &self.encrypt else { return Ok(()) };
         settings.encrypt = match value.to_str() {
             Some("0") => false,
@@ -99,8 +114,13 @@ impl ClientArgs {
     /// The file, the environment or the options together are wrong. The message says where.
     pub fn load(&self, environment: &Environment) -> Result<ClientConfig, ConfigError> {
         let file = ConfigFile::load(&self.config, Place::ClientProgram)?;
-        let settings = merge(environment, Some(&file), &self.flags)?;
+        let mut settings = merge(environment, Some(&file), &self.flags, self.fork)?;
         settings.credentials(Place::ClientProgram.role())?;
+        let given = self.flags.iter().map(|(key, _)| *key);
+        let mut given = given.chain(file.options.iter().map(|option| option.key));
+        if settings.protocol == Protocol::Legacy && !given.any(|key| key == "listen") {
+            settings.listen.set_port(CLASSIC_PORT);
+        }
         if file.paths.is_empty() {
             return Err(ConfigError::NoPath { file: self.config.clone() });
         }
@@ -117,7 +137,7 @@ impl ServerArgs {
     pub fn load(&self, environment: &Environment) -> Result<ServerConfig, ConfigError> {
         let load = |file: &Path| ConfigFile::load(file, Place::ServerProgram);
         let file = self.config.as_deref().map(load).transpose()?;
-        let settings = merge(environment, file.as_ref(), &self.flags)?;
+        let settings = merge(environment, file.as_ref(), &self.flags, self.fork)?;
         settings.credentials(Place::ServerProgram.role())?;
         Ok(ServerConfig { settings })
     }
@@ -127,17 +147,34 @@ fn merge(
     environment: &Environment,
     file: Option<&ConfigFile>,
     flags: &[(&'static str, String)],
+    fork: Option<Fork>,
 ) -> Result<Settings, ConfigError> {
-    let mut settings = Settings::default();
-    environment.apply(&mut settings)?;
-    if let Some(file) = file {
-        file.apply(&mut settings);
-    }
-    for (key, value) in flags {
-        settings.set(key, value).expect("flags were checked when the command line was read");
-    }
+    let given = |settings: &mut Settings| {
+        if let Some(file) = file {
+            file.apply(settings);
+        }
+        for (key, value) in flags {
+            settings.set(key, value).expect("flags were checked when the command line was read");
+        }
+    };
+    // What the environment means depends on the protocol, which they say.
+    let mut found = Settings::default();
+    given(&mut found);
+    let mut settings = Settings { protocol: found.protocol, ..Settings::default() };
+    environment.apply(&mut settings, fork)?;
+    given(&mut settings);
     Ok(settings)
 }
+
+/// Whether `atoi` reads a number other than 0, as the classic programs ask.
+fn is_nonzero(text: &str) -> bool {
+    let text = text.trim_start();
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    digits.chars().take_while(char::is_ascii_digit).any(|digit| digit != '0')
+}
+
+/// Where the classic client listens.
+const CLASSIC_PORT: u16 = 3210;
 
 #[cfg(test)]
 mod tests {
@@ -184,6 +221,43 @@ mod tests {
                 )
             );
         }
+    }
+
+    #[test]
+    fn under_the_classic_protocol_mptunnel_encrypt_means_what_it_meant_there() {
+        let of = |text, flags: &[&str], environment| {
+            let settings = load(text, flags, environment).unwrap().settings;
+            // It never switches the encryption of the other protocol off.
+            (settings.obfuscate, settings.encrypt)
+        };
+        for (value, obfuscates) in [
+            (None, false),
+            (Some("0"), false),
+            (Some("1"), true),
+            (Some(" -7x"), true),
+            (Some("00"), false),
+            (Some("yes"), false),
+            (Some(""), false),
+        ] {
+            assert_eq!(of("h 1", &["--legacy"], value), (obfuscates, true), "{value:?}");
+            assert_eq!(of("h 1\nprotocol = legacy", &[], value), (obfuscates, true), "{value:?}");
+        }
+        assert_eq!(of("h 1", &["--legacy=greensea"], None), (true, true));
+        assert_eq!(of("h 1", &["--legacy=greensea"], Some("0")), (false, true));
+        assert_eq!(of("h 1", &["--legacy=bitforgebr"], None), (false, true));
+        assert_eq!(of("h 1\nobfuscate = off", &["--legacy"], Some("1")), (false, true));
+    }
+
+    #[test]
+    fn under_the_classic_protocol_a_client_listens_where_the_classic_one_did() {
+        let listen = |text, flags: &[&str]| load(text, flags, None).unwrap().settings.listen;
+
+        assert_eq!(listen("b 1", &["--legacy"]), "127.0.0.1:3210".parse().unwrap());
+        assert_eq!(listen("b 1\nlisten = 5", &["--legacy"]), "127.0.0.1:5".parse().unwrap());
+        assert_eq!(
+            listen("b 1\nprotocol = legacy", &["--listen", "3000"]),
+            "127.0.0.1:3000".parse().unwrap()
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod exit;
 pub mod keygen;
 pub mod keys;
+mod legacy;
 pub mod log;
 pub mod ping;
 mod program;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use log::Level;
-use mptunnel_core::options::{Place, Settings};
+use mptunnel_core::options::{Place, Protocol, Settings};
 use mptunnel_core::{Error, Event, Snapshot, Tunnel};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -255,9 +255,14 @@ impl Signals {
 /// How long to wait for an event: flows are looked at for having ended once a second.
 const A_SECOND: u16 = 1_000;
 
+/// The ids of the keys for the first line; `none` under the legacy protocol, which has no keys.
+pub(crate) fn key_ids(ids: &[String]) -> String {
+    if ids.is_empty() { "none".to_owned() } else { ids.join(", ") }
+}
+
 /// Warns that everybody on the way can read what is carried.
 pub(crate) fn warn_if_clear(settings: &Settings) {
-    if !settings.encrypt {
+    if !settings.encrypt && settings.protocol == Protocol::Mptunnel {
         log::warn!(
             "encryption is off: everybody on the way can read what is carried, though nobody can \
              change it (both ends need MPTUNNEL_ENCRYPT=0 or encrypt = off)"

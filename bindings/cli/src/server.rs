@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mptunnel_core::options::{Place, Settings};
+use mptunnel_core::options::{Place, Role, Settings};
 use mptunnel_core::relay::{ServerRelay, ServerRelayConfig};
 use mptunnel_core::{Error, Event, Server, Snapshot, Tunnel};
 
@@ -18,7 +18,7 @@ use crate::counters::Counters;
 use crate::exit::{Exit, fail};
 use crate::program::{self, Relay, Signals};
 use crate::target::Resolver;
-use crate::{keys, log as logging, reload};
+use crate::{keys, legacy, log as logging, reload};
 
 const PROGRAM: &str = "mpserver";
 
@@ -38,11 +38,15 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(PROGRAM, &error, Exit::Usage),
     };
     let mut settings = in_force.clone();
-    match keys::locate_for_server(&mut settings, &environment) {
-        // Not a record of the log: it is to be read and copied, however quiet the log is.
-        Ok(Some(first_run)) => eprintln!("{PROGRAM}: {first_run}"),
-        Ok(None) => {}
-        Err(error) => return fail(PROGRAM, &error, Exit::Usage),
+    if legacy::is_asked_for(&settings) {
+        legacy::locate_state(&mut settings, &environment, Role::Server, args.listen_port);
+    } else {
+        match keys::locate_for_server(&mut settings, &environment) {
+            // Not a record of the log: it is to be read and copied, however quiet the log is.
+            Ok(Some(first_run)) => eprintln!("{PROGRAM}: {first_run}"),
+            Ok(None) => {}
+            Err(error) => return fail(PROGRAM, &error, Exit::Usage),
+        }
     }
     program::harden();
     let descriptors = program::raise_descriptor_limit();
@@ -109,7 +113,7 @@ fn announce(relay: &ServerRelay, args: &ServerArgs, settings: &Settings) {
         "{PROGRAM} {} listens on {} for clients, key id {}, target {}",
         env!("CARGO_PKG_VERSION"),
         listen.join(", "),
-        server.key_ids().join(", "),
+        program::key_ids(server.key_ids()),
         args.target
     );
     program::warn_if_clear(settings);
