@@ -3,7 +3,7 @@
 //!
 //! Asked for by name (`protocol = legacy`) and never entered because of what arrives. It has no key
 //! and no handshake: **whoever can send a datagram to an end of it can read, forge and disturb what
-//! it carries.**
+//! it carries.** `LEGACY.md`, in this folder, describes the format and our behaviour.
 //!
 //! ```text
 //!   codec ── keystream          bytes of one datagram: header, optional obfuscation
