@@ -39,7 +39,7 @@ def check_known(known: bool, size: int) -> None:
         raise Failure(f"{size} bytes came back that were not sent, or twice")
 
 
-@scenario(limit_s=40)
+@scenario(limit_s=40, alone=True)
 def offload_refused(lab: Lab) -> None:
     """A kernel that refuses to cut runs (EIO): they go packet by packet, from the first one on.
 
@@ -82,7 +82,7 @@ def offload_refused(lab: Lab) -> None:
     check(1 <= said <= 2, f"mpclient, with two sockets, said so {said} times")
 
 
-@scenario(limit_s=40)
+@scenario(limit_s=40, alone=True)
 def offload_off(lab: Lab) -> None:
     """Without offloads, as for a driver that does them wrong: the same datagrams arrive.
 
@@ -101,7 +101,7 @@ def offload_off(lab: Lab) -> None:
     check(lost == 0, f"{ROUNDS} bursts of {BURST} datagrams came back, once, {lost} missing")
 
 
-@scenario(limit_s=40)
+@scenario(limit_s=40, alone=True)
 def small_buffer(lab: Lab) -> None:
     """A burst that does not fit the socket is explained, with the remedy, when counters are asked for.
 

@@ -14,7 +14,7 @@ DEAD_S = 1.0  # how long a path stays dead
 UP_S = 1.5
 
 
-@scenario(limit_s=30)
+@scenario(limit_s=30, alone=True)
 def a_path_dies(lab: Lab) -> None:
     """A path that dies, in whatever way, loses nothing while another lives.
 

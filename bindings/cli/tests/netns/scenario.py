@@ -22,18 +22,20 @@ class Scenario:
     title: str
     drawing: str
     limit_s: int
+    # Whether it measures speed or delay, so that nothing may run beside it.
+    alone: bool
     body: Callable[[Lab], None]
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(limit_s: int) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
+def scenario(limit_s: int, alone: bool = False) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
     """Registers a scenario: its docstring is its title and its drawing."""
 
     def register(body: Callable[[Lab], None]) -> Callable[[Lab], None]:
         title, _, drawing = inspect.cleandoc(body.__doc__ or "").partition("\n")
-        found = Scenario(body.__name__, title.rstrip("."), drawing.rstrip(), limit_s, body)
+        found = Scenario(body.__name__, title.rstrip("."), drawing.rstrip(), limit_s, alone, body)
         SCENARIOS[body.__name__] = found
         return body
 

@@ -14,7 +14,7 @@ SECONDS = 4
 LATER_MS = 5.0
 
 
-@scenario(limit_s=40)
+@scenario(limit_s=40, alone=True)
 def slow_link(lab: Lab) -> None:
     """A link of 8 kbit/s beside a fast one leaves the latency of the tunnel as it is.
 
