@@ -26,8 +26,8 @@ use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::record::{Fate, Record};
-use super::screen::{millis, per_cent, seconds};
-use crate::terminal::clipped;
+use super::screen::{millis, per_cent, seconds, shortened};
+use crate::terminal;
 
 /// A file for a picture, of a kind that its name tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -159,6 +159,8 @@ struct Picture<'a> {
     /// Whether there are longer ones.
     cut_at_top: bool,
     columns: usize,
+    /// Pixels left of the axes: room for the names.
+    left: u32,
 }
 
 /// The rounds of a column of pixels, on one lane.
@@ -200,7 +202,9 @@ impl Picture<'_> {
         let top = if cut_at_top { 2.0 * most } else { 1.08 * longest };
         let columns = record.len().clamp(1, COLUMNS);
         let (span, top) = (span / unit.0, top.max(0.1));
-        Picture { record, interval, now, span, unit, top, cut_at_top, columns }
+        let longest = record.lanes.iter().map(|lane| columns_of(&lane.name)).max().unwrap_or(0);
+        let left = (longest * CHARACTER + 24).clamp(LEFT.start, LEFT.end);
+        Picture { record, interval, now, span, unit, top, cut_at_top, columns, left }
     }
 
     /// A time at the axis.
@@ -226,12 +230,12 @@ impl Picture<'_> {
             self.record.len(),
             seconds(self.interval)
         );
-        let left = LEFT as i32;
+        let left = self.left as i32;
         root.draw(&Text::new(title, (left, 16), font(22)))?;
-        // The legend; what does not fit stands at the strips.
+        // The legend, with the tunnel first; what does not fit stands at the strips.
         let mut x = left;
-        for (lane, number) in self.record.lanes.iter().zip(0..) {
-            let name = clipped(&lane.name, 24);
+        for number in std::iter::once(paths).chain(0..paths) {
+            let name = shortened(&self.record.lanes[number].name, 24);
             let (width, _) = root.estimate_text_size(&name, &font(15))?;
             let end = x + 28 + width as i32;
             if end > (WIDTH - RIGHT) as i32 {
@@ -248,7 +252,7 @@ impl Picture<'_> {
     fn draw_latency<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn<B> {
         let mut chart = ChartBuilder::on(area)
             .set_label_area_size(LabelAreaPosition::Left, AXIS)
-            .margin_left(LEFT - AXIS)
+            .margin_left(self.left - AXIS)
             .margin_right(RIGHT)
             .margin_top(8)
             .margin_bottom(10)
@@ -305,7 +309,7 @@ impl Picture<'_> {
     fn draw_strips<B: DrawingBackend>(&self, area: &DrawingArea<B, Shift>) -> Drawn<B> {
         let lanes = self.record.lanes.len();
         let mut chart = ChartBuilder::on(area)
-            .set_label_area_size(LabelAreaPosition::Left, LEFT)
+            .set_label_area_size(LabelAreaPosition::Left, self.left)
             .set_label_area_size(LabelAreaPosition::Bottom, FOOT - 14)
             .margin_right(RIGHT)
             .build_cartesian_2d(0.0..self.span, 0.0..lanes as f64)?;
@@ -335,7 +339,8 @@ impl Picture<'_> {
             let middle = (whole.start + whole.end) / 2.0;
             let (left, y) = chart.backend_coord(&(0.0, middle));
             let (right, _) = chart.backend_coord(&(self.span, middle));
-            let name = clipped(&self.record.lanes[lane].name, 17);
+            let room = (self.left - 24) / CHARACTER;
+            let name = shortened(&self.record.lanes[lane].name, room as usize);
             let colour = self.colour(lane);
             let colour = font(15).color(&colour);
             let to_the_left = colour.pos(Pos::new(HPos::Right, VPos::Center));
@@ -426,6 +431,10 @@ impl Picture<'_> {
     }
 }
 
+fn columns_of(name: &str) -> u32 {
+    u32::try_from(terminal::columns(name)).unwrap_or(u32::MAX / CHARACTER).min(1_000)
+}
+
 fn font<'a>(size: u32) -> TextStyle<'a> {
     (FONT, size).into_text_style(&(WIDTH, WIDTH)).color(&INK)
 }
@@ -451,7 +460,9 @@ const HEAD: u32 = 76;
 const LATENCY: u32 = 400;
 const STRIP: u32 = 34;
 const FOOT: u32 = 70;
-const LEFT: u32 = 150;
+const LEFT: Range<u32> = 120..300;
+/// The width of a character of a name, on average.
+const CHARACTER: u32 = 8;
 /// Of these, for the numbers at the left axis and what they mean.
 const AXIS: u32 = 64;
 const RIGHT: u32 = 190;

@@ -171,7 +171,7 @@ fn table(
         let drawn: String = (first..record.len())
             .map(|round| cell(style, record.fate(number, round, now), slowest))
             .collect();
-        let name = clipped(&lane.name, names);
+        let name = shortened(&lane.name, names);
         lines.push(format!("{name:<names$}{last}{}{share}  {drawn}", numbers.concat()));
     }
     lines
@@ -222,7 +222,7 @@ fn summary(record: &Record, now: Duration, interval: Duration, echo: bool) -> St
         };
         text += &format!(
             "{:<names$}{:>6}{:>9}{:>8}  {times:<28}{out}\n",
-            clipped(&lane.name, names),
+            shortened(&lane.name, names),
             summary.sent,
             summary.answered,
             per_cent(summary.loss()),
@@ -256,6 +256,19 @@ pub(crate) fn seconds(time: Duration) -> String {
     } else {
         format!("{:.1} s", time.as_secs_f64())
     }
+}
+
+/// A name in at most `width` columns: its middle gives way to dots, since names of bridges differ at
+/// the begin or in the port.
+pub(crate) fn shortened(name: &str, width: usize) -> String {
+    let long = columns(name);
+    if long <= width {
+        return name.to_owned();
+    }
+    let kept = width.saturating_sub(2);
+    let tail = kept / 2;
+    let head = name.chars().take(kept - tail);
+    head.chain("..".chars()).chain(name.chars().skip(long - tail)).collect()
 }
 
 /// Columns and rows of the terminal, if there is one with room for the table.
@@ -334,6 +347,13 @@ tunnel    10       10   0.0 %  12.0/12.0/12.0/0.00         none
         assert_eq!(cell(unicode, Fate::Answered(32.0), 32.0), "█");
         assert_eq!(cell(unicode, Fate::Answered(0.1), 32.0), "▁");
         assert_eq!(cell(Style::default(), Fate::Lost, 32.0), "x");
+    }
+
+    #[test]
+    fn a_long_name_keeps_its_begin_and_its_port() {
+        assert_eq!(shortened("bridge1.example:4000", 20), "bridge1.example:4000");
+        assert_eq!(shortened("bridge1.example:4000", 15), "bridge1..e:4000");
+        assert_eq!(shortened("äöüäöü", 4), "ä..ü");
     }
 
     #[test]
