@@ -239,22 +239,25 @@ fn base(name: &'static str, place: Place) -> Command {
                 .action(ArgAction::Count)
                 .help("Log less: warnings and errors, and with -qq errors only"),
         )
-        .arg(
-            Arg::new(LEGACY)
-                .long(LEGACY)
-                .value_name("PROGRAM")
-                .value_parser([
-                    PossibleValue::new("greensea"),
-                    PossibleValue::new("bitforgebr"),
-                    PossibleValue::new("any").hide(true),
-                ])
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("any")
-                .conflicts_with("protocol")
-                .help("Talk to a classic mptunnel, without any protection (protocol = legacy)"),
-        )
+        .arg(legacy_flag())
         .args(option_flags(&[place]))
+}
+
+/// The flag that names the program to replace.
+pub(crate) fn legacy_flag() -> Arg {
+    Arg::new(LEGACY)
+        .long(LEGACY)
+        .value_name("PROGRAM")
+        .value_parser([
+            PossibleValue::new("greensea"),
+            PossibleValue::new("bitforgebr"),
+            PossibleValue::new("any").hide(true),
+        ])
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("any")
+        .conflicts_with("protocol")
+        .help("Talk to a classic mptunnel, without any protection (protocol = legacy)")
 }
 
 /// A flag for each option that one of `places` has.
@@ -317,7 +320,7 @@ fn argument(name: &str, error: &OptionError) -> String {
 }
 
 /// `--legacy` is `protocol = legacy` as a flag.
-fn with_legacy(matches: &ArgMatches, mut flags: Flags) -> Flags {
+pub(crate) fn with_legacy(matches: &ArgMatches, mut flags: Flags) -> Flags {
     if matches.contains_id(LEGACY) {
         flags.push(("protocol", "legacy".to_owned()));
     }
@@ -325,7 +328,7 @@ fn with_legacy(matches: &ArgMatches, mut flags: Flags) -> Flags {
 }
 
 /// Whose words to take.
-fn fork(matches: &ArgMatches) -> Option<Fork> {
+pub(crate) fn fork(matches: &ArgMatches) -> Option<Fork> {
     match matches.get_one::<String>(LEGACY)?.as_str() {
         "greensea" => Some(Fork::Greensea),
         "bitforgebr" => Some(Fork::Bitforgebr),

@@ -9,7 +9,9 @@ use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
 use mptunnel_core::options::{OPTIONS, OptionSpec, Place};
 
-use crate::args::{ClientArgs, ServerArgs, Wrong, option_flags, take_flags};
+use crate::args::{
+    ClientArgs, ServerArgs, Wrong, fork, legacy_flag, option_flags, take_flags, with_legacy,
+};
 
 /// Which end to look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +68,10 @@ impl Args for DoctorArgs {
                     .value_parser(seconds)
                     .help("How long to wait for answers, 0.1 to 60"),
             )
+            .arg(legacy_flag())
+            // How much the programs log means nothing here, but may stand on their command lines.
+            .arg(Arg::new("verbose").short('v').long("verbose").action(ArgAction::Count).hide(true))
+            .arg(Arg::new("quiet").short('q').long("quiet").action(ArgAction::Count).hide(true))
             .args(option_flags(&[Place::ClientProgram, Place::ServerProgram]))
     }
 
@@ -107,10 +113,12 @@ fn end(matches: &ArgMatches) -> Result<End, Wrong> {
         let message = format!("--{} is an option of {its} only", spec.key);
         return Err((ErrorKind::ArgumentConflict, message));
     }
-    let flags = take_flags(matches, place)?;
+    let flags = with_legacy(matches, take_flags(matches, place)?);
+    let fork = fork(matches);
     match words[..] {
         [listen, host, port] => {
-            ServerArgs::of_words([listen, host, port], config, flags).map(End::Server)
+            let args = ServerArgs::of_words([listen, host, port], config, flags)?;
+            Ok(End::Server(ServerArgs { fork, ..args }))
         }
         _ if config.is_some() => Err((
             ErrorKind::ArgumentConflict,
@@ -119,7 +127,8 @@ fn end(matches: &ArgMatches) -> Result<End, Wrong> {
         )),
         _ => {
             let word = |at: usize| words.get(at).map(Path::new);
-            ClientArgs::of_words(word(0), word(1), flags).map(End::Client)
+            let args = ClientArgs::of_words(word(0), word(1), flags)?;
+            Ok(End::Client(ClientArgs { fork, ..args }))
         }
     }
 }
@@ -174,6 +183,9 @@ mod tests {
         assert_eq!(args.flags.len(), 2);
         let End::Server(args) = end("2000 localhost 53 --sessions 9 -c s.conf") else { panic!() };
         assert_eq!((args.listen_port, args.target.port()), (2000, 53));
+        let End::Client(args) = end("-v --legacy=greensea client.conf") else { panic!() };
+        assert_eq!(args.flags, [("protocol", "legacy".to_owned())]);
+        assert_eq!(args.fork, Some(crate::args::Fork::Greensea));
         assert_eq!(parse("client.conf --wait 0.5").unwrap().wait, Duration::from_millis(500));
     }
 
