@@ -459,6 +459,18 @@ def reorder(world):
     assert found == [(False, [333]), (True, [333, 5])]
 
 
+def path_queue(world):
+    found = []
+    for value in ("1ms", "1s"):
+        # Not the MTU of the loopback interface: finding it out would take all of the rate.
+        _, client = world.connected(paths=("rate=1 mtu=1500",), path_queue=value)
+        # 0.2 s of packets.
+        for _ in range(20):
+            client.send(bytes(1200))
+        found.append(client.state()["paths"][0]["send_dropped"] > 0)
+    assert found == [True, False]
+
+
 def sessions(world):
     server = world.listen(sessions=1)
     world.open(server).ready(ENOUGH)
@@ -556,8 +568,8 @@ EFFECTS = {
     for check in (
         *(mode, key_file, passphrase_file, tunnel_name, private_key_file, peer_key),
         *(allowed_keys_file, allow_insecure_keys, name, encrypt, cipher, probe_interval),
-        *(idle_interval, rekey_interval, window, max_payload, mtu, reorder, sessions),
-        *(session_timeout, handshake_rate, source_rate, source_burst, cookie_threshold),
+        *(idle_interval, rekey_interval, window, max_payload, mtu, reorder, path_queue),
+        *(sessions, session_timeout, handshake_rate, source_rate, source_burst, cookie_threshold),
         *(receive_queue, offload, threads, socket_buffer),
     )
 }
