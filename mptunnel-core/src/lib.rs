@@ -58,7 +58,10 @@ pub use proto::event::{PathId, PeerId};
 pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
 pub use snapshot::Snapshot;
-pub use stats::{OrderCounts, PathInfo, PathState, PeerInfo, Quality, Span, Stats, Traffic};
+pub use stats::{
+    OrderCounts, PairInfo, PathInfo, PathState, PeerInfo, Quality, SessionInfo, Span, Stats,
+    Traffic, Worth,
+};
 use std::time::Duration;
 pub use tunnel::{ProbeAnswer, Tunnel, TunnelBuilder, TunnelSender};
 

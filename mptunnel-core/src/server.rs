@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The server's end: many clients behind one port.
 
+mod look;
+
 use crate::handler::{Delivery, Handler};
 use crate::hook::SocketHook;
 use crate::inbox::{Arrival, Inbox, Slot};
 use crate::interrupt::Attempts;
-use crate::io::clock;
 use crate::io::entropy::OsEntropy;
 use crate::io::legacy;
 use crate::io::outgoing::Outcome;
@@ -13,18 +14,15 @@ use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::{ServerIo, hex};
 use crate::io::socket::{SocketConfig, UdpSocket};
-use crate::options::{Place, Protocol, Role, Settings};
-use crate::proto::crypto::BACKEND;
+use crate::options::{Place, Protocol, Settings};
 use crate::proto::dataplane::DataPlane;
 use crate::proto::frame::{CLOSE_FINISHED, CLOSE_LIMIT};
-use crate::proto::server::{Peer, Server as Machine, Slot as PeerSlot};
+use crate::proto::server::{Peer, Server as Machine};
 use crate::proto::time::Time;
 use crate::proto::view::{SendView, ViewCell};
 use crate::proto::wire::INDEX_OFFSET;
 use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
-use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PathState, PeerInfo, Quality, Stats, Traffic};
 use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
@@ -32,7 +30,6 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
@@ -437,48 +434,6 @@ impl Server {
         }
     }
 
-    /// All clients, in the order in which they came; none in a forked child.
-    pub fn peers(&self) -> Vec<PeerInfo> {
-        if self.io.is_forked() {
-            return Vec::new();
-        }
-        let now = clock::now();
-        let mut peers: Vec<PeerInfo> = match &self.io {
-            End::Ours(io) => {
-                io.shared.control.lock().peers().map(|peer| info_of(now, peer)).collect()
-            }
-            End::Legacy(io) => io.peers(),
-        };
-        peers.sort_by_key(|peer| peer.id);
-        let paths = peers.iter_mut().flat_map(|peer| {
-            let id = peer.id;
-            peer.paths.iter_mut().map(move |path| (id, path))
-        });
-        self.trend.lock().note(now, paths);
-        peers
-    }
-
-    /// One client.
-    ///
-    /// # Errors
-    /// [`Error::UnknownPeer`] if it is not connected; [`Error::Forked`].
-    pub fn peer(&self, peer: PeerId) -> Result<PeerInfo, Error> {
-        if self.io.is_forked() {
-            return Err(Error::Forked);
-        }
-        let now = clock::now();
-        let info = match &self.io {
-            End::Ours(io) => {
-                io.shared.control.lock().peer(peer.client()).map(|peer| info_of(now, peer))
-            }
-            End::Legacy(io) => io.peers().into_iter().find(|info| info.id == peer.client()),
-        };
-        let mut info = info.ok_or(Error::UnknownPeer(peer))?;
-        let id = info.id;
-        self.trend.lock().tell(now, info.paths.iter_mut().map(|path| (id, path)));
-        Ok(info)
-    }
-
     /// How often the process of a client was restarted; `None` if it is not connected.
     pub(crate) fn epoch(&self, peer: PeerId) -> Option<u32> {
         match &self.io {
@@ -496,14 +451,6 @@ impl Server {
     #[cfg(test)]
     pub(crate) fn tell(&self, event: Event) {
         self.inbox.tell(event);
-    }
-
-    /// The paths of one client.
-    ///
-    /// # Errors
-    /// As [`peer`](Self::peer).
-    pub fn paths(&self, peer: PeerId) -> Result<Vec<PathInfo>, Error> {
-        self.peer(peer).map(|peer| peer.paths)
     }
 
     /// Waits until a client is connected and one of its paths is up.
@@ -524,51 +471,6 @@ impl Server {
             server.peers().any(is_up).then_some(Ok(()))
         });
         ready.unwrap_or_else(|| Err(Error::TimedOut(timeout.unwrap_or_default())))
-    }
-
-    /// Counters of the whole server.
-    pub fn stats(&self) -> Stats {
-        let shared = match &self.io {
-            End::Ours(io) => &io.shared,
-            End::Legacy(io) => return self.legacy_stats(io),
-        };
-        let sockets = shared.listeners.iter().flatten();
-        let first = sockets.clone().next();
-        let (connected, counts) = {
-            let server = shared.control.lock();
-            (server.peers().next().is_some(), server.counts())
-        };
-        Stats {
-            connected,
-            traffic: Traffic::of(counts),
-            drops: shared.plane.drops.snapshot(),
-            unattributed: shared.plane.unattributed.load(Relaxed),
-            queue_dropped: self.inbox.dropped(),
-            reorder: shared.plane.order.get(),
-            events_dropped: self.inbox.events_dropped(),
-            socket_errors: shared.socket_errors.load(Relaxed),
-            kernel_dropped: sockets.map(|s| u64::from(s.receive_drops())).sum(),
-            receive_buffer: first.map_or(0, |s| s.granted_buffers().recv),
-            cipher: "",
-            backend: BACKEND,
-        }
-    }
-
-    fn legacy_stats(&self, io: &legacy::ServerIo) -> Stats {
-        let (kernel_dropped, receive_buffer) = io.kernel();
-        Stats {
-            connected: io.is_ready(),
-            traffic: Traffic::of(io.counts()),
-            drops: io.drops().snapshot(),
-            queue_dropped: self.inbox.dropped(),
-            events_dropped: self.inbox.events_dropped(),
-            socket_errors: io.socket_errors(),
-            kernel_dropped,
-            receive_buffer,
-            cipher: "none",
-            backend: BACKEND,
-            ..Stats::default()
-        }
     }
 
     /// Changes an option while the server runs: `sessions`, `session-timeout`, `handshake-rate`,
@@ -596,19 +498,6 @@ impl Server {
     /// [`Error::Config`] for an option that a server does not have.
     pub fn get(&self, key: &str) -> Result<Option<String>, Error> {
         setup::value_of(&self.settings.lock(), Place::ServerLibrary, key)
-    }
-
-    /// Everything that can be seen of the server.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            role: Role::Server,
-            version: env!("CARGO_PKG_VERSION"),
-            key_ids: self.key_ids.clone(),
-            stats: self.stats(),
-            paths: Vec::new(),
-            peers: self.peers(),
-            relay: None,
-        }
     }
 
     /// Ends the session of one client, for good. The legacy protocol has none to end.
@@ -640,45 +529,6 @@ impl Server {
         }
         self.io.close();
     }
-}
-
-fn info_of(now: Time, peer: &Peer) -> PeerInfo {
-    PeerInfo {
-        id: peer.id,
-        restarts: peer.epoch,
-        paths: peer.slots().map(|slot| path_of(now, peer, slot)).collect(),
-        traffic: Traffic::of(peer.counts()),
-        cipher: peer.current.cipher().name(),
-        window: peer.current.window_bits(),
-    }
-}
-
-fn path_of(now: Time, peer: &Peer, slot: &PeerSlot) -> PathInfo {
-    let (state, reason) = match slot {
-        PeerSlot { active: None, .. } => {
-            (PathState::Starting, "its address is not proven yet".into())
-        }
-        PeerSlot { silent: true, last_heard, .. } => {
-            let seconds = now.since(*last_heard).as_secs();
-            (PathState::Down, format!("no probe of the client came for {seconds} s").into())
-        }
-        _ => (PathState::Up, "the client's probes come".into()),
-    };
-    let mut info = PathInfo {
-        id: PathId::of_slot(slot.id),
-        slot: slot.id,
-        name: format!("path {}", slot.id),
-        up: state == PathState::Up,
-        state,
-        reason,
-        backup: slot.backup,
-        remote: slot.active.map(|route| route.remote),
-        max_packet: slot.pmtu.size(),
-        quality: Quality::of(&slot.probe.health),
-        ..PathInfo::default()
-    };
-    info.count(peer.slot_counts(slot));
-    info
 }
 
 /// Readable while [`Server::recv_from_timeout`] with a timeout of zero would return something, or

@@ -9,7 +9,7 @@
 
 use crate::options::Role;
 use crate::relay::RelayStats;
-use crate::stats::{PathInfo, PeerInfo, Span, Stats};
+use crate::stats::{PairInfo, PathInfo, PeerInfo, SessionInfo, Span, Stats, Worth};
 use crate::{PathId, PeerId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub paths: Vec<PathInfo>,
     /// The clients of a server, with their paths; none at a client.
     pub peers: Vec<PeerInfo>,
+    /// The tunnel of a client as a whole; each of a server's [`peers`](Self::peers) has its own.
+    pub session: SessionInfo,
     /// What the relay around it has carried, if there is one.
     pub relay: Option<RelayStats>,
 }
@@ -60,12 +62,16 @@ impl Snapshot {
             "socket_errors": self.stats.socket_errors,
             "kernel_dropped": self.stats.kernel_dropped,
             "receive_buffer": self.stats.receive_buffer,
+            "errors": errors_json(&self.stats.errors),
         });
         let (key, list) = match self.role {
             Role::Client => ("paths", self.paths.iter().map(path_json).collect()),
             Role::Server => ("peers", self.peers.iter().map(peer_json).collect()),
         };
         all[key] = Value::Array(list);
+        if self.role == Role::Client {
+            all["session"] = session_json(&self.session);
+        }
         if let Some(relay) = &self.relay {
             all["relay"] = json!({
                 "flows": relay.flows,
@@ -136,8 +142,33 @@ impl Snapshot {
         if let Some(relay) = &self.relay {
             relay_to(relay, &mut text);
         }
+        self.sessions_to(&mut text);
         self.paths_to(&mut text);
         text.text
+    }
+
+    fn sessions_to(&self, text: &mut Exposition) {
+        let own = (self.role == Role::Client).then_some((PeerId(0), &self.session));
+        let theirs = self.peers.iter().map(|peer| (peer.id, &peer.session));
+        let sessions: Vec<(PeerId, &SessionInfo)> = own.into_iter().chain(theirs).collect();
+        for metric in SESSION_METRICS {
+            text.family(&format!("mptunnel_session_{}", metric.name), metric.kind, metric.help);
+            for (peer, session) in &sessions {
+                let Some(value) = (metric.value)(session) else { continue };
+                text.sample(&[("peer", &peer.to_string())], value);
+            }
+        }
+        for metric in PAIR_METRICS {
+            text.family(&format!("mptunnel_pair_{}", metric.name), metric.kind, metric.help);
+            for (peer, pair) in
+                sessions.iter().flat_map(|(p, s)| s.pairs.iter().map(move |i| (p, i)))
+            {
+                let Some(value) = (metric.value)(pair) else { continue };
+                let (peer, one) = (peer.to_string(), pair.one.to_string());
+                let other = pair.other.to_string();
+                text.sample(&[("peer", &peer), ("one", &one), ("other", &other)], value);
+            }
+        }
     }
 
     fn paths_to(&self, text: &mut Exposition) {
@@ -152,31 +183,76 @@ impl Snapshot {
                 text.sample(&[("peer", &peer), ("path", &id), ("name", &path.name)], value);
             }
         }
+        text.family("mptunnel_path_errors_total", "counter", "Errors of its socket, by errno.");
+        for (peer, path) in &paths {
+            let (peer, id) = (peer.to_string(), path.id.to_string());
+            for (errno, count) in &path.errors {
+                let errno = name_of(*errno);
+                let labels =
+                    [("peer", &*peer), ("path", &*id), ("name", &*path.name), ("errno", &*errno)];
+                text.sample(&labels, count_of(*count));
+            }
+        }
     }
 }
 
-/// One value that every path has.
-struct PathMetric {
+/// One value that every path has, or every session.
+struct Metric<T> {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
     /// `None`: not measured yet.
-    value: fn(&PathInfo) -> Option<f64>,
+    value: fn(&T) -> Option<f64>,
 }
 
-const fn metric(
+const fn metric<T>(
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    value: fn(&PathInfo) -> Option<f64>,
-) -> PathMetric {
-    PathMetric { name, kind, help, value }
+    value: fn(&T) -> Option<f64>,
+) -> Metric<T> {
+    Metric { name, kind, help, value }
 }
 
-static PATH_METRICS: &[PathMetric] = &[
+static SESSION_METRICS: &[Metric<SessionInfo>] = &[
+    metric("rekeys_total", "counter", "How often keys were renewed.", |s| Some(s.rekeys.into())),
+    metric("peer_restarts_total", "counter", "How often the other end was restarted.", |s| {
+        Some(s.peer_restarts.into())
+    }),
+    metric("first_packets_total", "counter", "Packets received for the first time.", |s| {
+        Some(count_of(s.first_packets))
+    }),
+    metric("first_bytes_total", "counter", "Bytes of these: what was received for good.", |s| {
+        Some(count_of(s.first_bytes))
+    }),
+    metric("copies_total", "counter", "Packets received again, and removed.", |s| {
+        Some(count_of(s.copies))
+    }),
+    metric("late_total", "counter", "Packets that came when the window had passed them.", |s| {
+        Some(count_of(s.late))
+    }),
+    metric(
+        "residual_loss_out_ratio",
+        "gauge",
+        "Fraction that came on no path, by a sample.",
+        |s| s.residual_loss_out,
+    ),
+];
+
+static PAIR_METRICS: &[Metric<PairInfo>] = &[
+    metric("loss_correlation", "gauge", "How much two paths lose together, -1 to 1.", |p| {
+        p.correlation
+    }),
+    metric("lost_both_ratio", "gauge", "Fraction that both paths lost.", |p| Some(p.lost_both)),
+];
+
+static PATH_METRICS: &[Metric<PathInfo>] = &[
     metric("up", "gauge", "Whether the path answers.", |p| Some(f64::from(u8::from(p.up)))),
     metric("backup", "gauge", "Whether it waits until no other path is up.", |p| {
         Some(f64::from(u8::from(p.backup)))
+    }),
+    metric("since_seconds", "gauge", "For how long it has been up, or not.", |p| {
+        seconds(Some(p.since))
     }),
     metric("sent_packets_total", "counter", "Packets sent.", |p| Some(count_of(p.sent))),
     metric("sent_bytes_total", "counter", "Bytes sent.", |p| Some(count_of(p.sent_bytes))),
@@ -203,6 +279,30 @@ static PATH_METRICS: &[PathMetric] = &[
     }),
     metric("loss_out_ratio", "gauge", "Fraction lost on the way out.", |p| p.quality.loss_out),
     metric("loss_in_ratio", "gauge", "Fraction lost on the way in.", |p| p.quality.loss_in),
+    metric("samples_out_total", "counter", "Datagrams of a sample that were sent on it.", |p| {
+        Some(count_of(p.worth_out.samples))
+    }),
+    metric("samples_first_out_total", "counter", "Of these, those that came on it first.", |p| {
+        Some(count_of(p.worth_out.first))
+    }),
+    metric("samples_only_out_total", "counter", "Of these, those that came on it only.", |p| {
+        Some(count_of(p.worth_out.only))
+    }),
+    metric("lead_out_seconds", "gauge", "Mean time until the second copy came there.", |p| {
+        seconds(p.worth_out.mean_lead)
+    }),
+    metric("samples_in_total", "counter", "Datagrams of a sample that came on it.", |p| {
+        Some(count_of(p.worth_in.samples))
+    }),
+    metric("samples_first_in_total", "counter", "Of these, those that came on it first.", |p| {
+        Some(count_of(p.worth_in.first))
+    }),
+    metric("samples_only_in_total", "counter", "Of these, those that came on it only.", |p| {
+        Some(count_of(p.worth_in.only))
+    }),
+    metric("lead_in_seconds", "gauge", "Mean time until the second copy came here.", |p| {
+        seconds(p.worth_in.mean_lead)
+    }),
 ];
 
 fn relay_to(relay: &RelayStats, text: &mut Exposition) {
@@ -253,6 +353,9 @@ fn path_json(path: &PathInfo) -> Value {
         "since_us": micros(Some(path.since)),
         "backup": path.backup,
         "remote": path.remote.map(|remote| remote.to_string()),
+        "local": path.local.map(|local| local.to_string()),
+        "remote_before": path.remote_before.map(|remote| remote.to_string()),
+        "local_before": path.local_before.map(|local| local.to_string()),
         "max_packet": path.max_packet,
         "rtt_us": micros(path.quality.rtt),
         "last_rtt_us": micros(path.quality.last_rtt),
@@ -267,6 +370,9 @@ fn path_json(path: &PathInfo) -> Value {
         "received_bytes": path.received_bytes,
         "wins": path.wins,
         "duplicates": path.duplicates,
+        "worth_out": worth_json(&path.worth_out),
+        "worth_in": worth_json(&path.worth_in),
+        "errors": errors_json(&path.errors),
         "last_1s": path.last_1s.as_ref().map(span_json),
         "last_10s": path.last_10s.as_ref().map(span_json),
     })
@@ -282,6 +388,66 @@ fn span_json(span: &Span) -> Value {
     })
 }
 
+fn worth_json(worth: &Worth) -> Value {
+    json!({
+        "samples": worth.samples,
+        "arrived": worth.arrived,
+        "first": worth.first,
+        "only": worth.only,
+        "mean_lead_us": micros(worth.mean_lead),
+    })
+}
+
+fn errors_json(errors: &[(i32, u64)]) -> BTreeMap<String, u64> {
+    errors.iter().map(|(errno, count)| (name_of(*errno), *count)).collect()
+}
+
+fn session_json(session: &SessionInfo) -> Value {
+    let pair = |pair: &PairInfo| {
+        json!({
+            "one": pair.one.0,
+            "other": pair.other.0,
+            "samples": pair.samples,
+            "lost_one": pair.lost_one,
+            "lost_other": pair.lost_other,
+            "lost_both": pair.lost_both,
+            "correlation": pair.correlation,
+        })
+    };
+    json!({
+        "rekeys": session.rekeys,
+        "peer_restarts": session.peer_restarts,
+        "first_packets": session.first_packets,
+        "first_bytes": session.first_bytes,
+        "copies": session.copies,
+        "late": session.late,
+        "residual_loss_out": session.residual_loss_out,
+        "samples_out": session.samples_out,
+        "pairs": session.pairs.iter().map(pair).collect::<Vec<_>>(),
+    })
+}
+
+/// What errno(3) calls an error, of those that sockets report; its number otherwise.
+fn name_of(errno: i32) -> String {
+    let names = [
+        (libc::EACCES, "EACCES"),
+        (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL"),
+        (libc::ECONNREFUSED, "ECONNREFUSED"),
+        (libc::EHOSTUNREACH, "EHOSTUNREACH"),
+        (libc::EINVAL, "EINVAL"),
+        (libc::EIO, "EIO"),
+        (libc::EMSGSIZE, "EMSGSIZE"),
+        (libc::ENETDOWN, "ENETDOWN"),
+        (libc::ENETUNREACH, "ENETUNREACH"),
+        (libc::ENOBUFS, "ENOBUFS"),
+        (libc::ENODEV, "ENODEV"),
+        (libc::ENOMEM, "ENOMEM"),
+        (libc::EPERM, "EPERM"),
+    ];
+    let name = names.iter().find(|(number, _)| *number == errno);
+    name.map_or_else(|| errno.to_string(), |(_, name)| (*name).to_owned())
+}
+
 fn peer_json(peer: &PeerInfo) -> Value {
     let PeerId(id) = peer.id;
     json!({
@@ -289,6 +455,7 @@ fn peer_json(peer: &PeerInfo) -> Value {
         "restarts": peer.restarts,
         "cipher": peer.cipher,
         "window": peer.window,
+        "session": session_json(&peer.session),
         "paths": peer.paths.iter().map(path_json).collect::<Vec<_>>(),
     })
 }
@@ -360,6 +527,17 @@ mod tests {
             received_bytes: 2_000,
             wins: 15,
             duplicates: 5,
+            local: Some("192.0.2.7:5000".parse().unwrap()),
+            remote_before: None,
+            local_before: Some("192.0.2.8:5000".parse().unwrap()),
+            worth_out: Worth {
+                samples: 9,
+                only: 4,
+                mean_lead: Some(Duration::from_millis(3)),
+                ..Worth::default()
+            },
+            worth_in: Worth::default(),
+            errors: vec![(libc::ECONNREFUSED, 2), (9_999, 1)],
             last_1s: Some(Span { length: Duration::from_secs(1), sent: 3, ..Span::default() }),
             last_10s: None,
         }
@@ -377,9 +555,20 @@ mod tests {
             socket_errors: 4,
             kernel_dropped: 6,
             receive_buffer: 65_536,
+            errors: vec![],
             cipher: if role == Role::Client { "aes-256-gcm" } else { "" },
             backend: "soft",
         };
+        let pair = PairInfo {
+            one: PathId(7),
+            other: PathId(8),
+            samples: 100.0,
+            lost_one: 0.2,
+            lost_other: 0.2,
+            lost_both: 0.2,
+            correlation: Some(1.0),
+        };
+        let session = SessionInfo { rekeys: 2, late: 1, pairs: vec![pair], ..Default::default() };
         let peer = PeerInfo {
             id: PeerId(3),
             restarts: 1,
@@ -387,13 +576,15 @@ mod tests {
             traffic: Traffic::default(),
             cipher: "aes-256-gcm",
             window: 4_096,
+            session: session.clone(),
         };
         let (paths, peers) = match role {
             Role::Client => (vec![path(7, "a\"b\\c")], vec![]),
             Role::Server => (vec![], vec![peer]),
         };
         let relay = Some(RelayStats { flows: 2, to_tunnel: 7, ..RelayStats::default() });
-        Snapshot { role, version: "1.2.3", key_ids: vec!["ab".into()], stats, paths, peers, relay }
+        let (version, key_ids) = ("1.2.3", vec!["ab".into()]);
+        Snapshot { role, version, key_ids, stats, paths, peers, session, relay }
     }
 
     #[test]
@@ -411,11 +602,18 @@ mod tests {
         assert_eq!(client["paths"][0]["state"], "up");
         assert_eq!(client["paths"][0]["last_1s"]["sent"], 3);
         assert_eq!(client["paths"][0]["last_10s"], Value::Null);
+        assert_eq!(client["paths"][0]["local_before"], "192.0.2.8:5000");
+        assert_eq!(client["paths"][0]["worth_out"]["mean_lead_us"], 3_000);
+        assert_eq!(client["paths"][0]["errors"], json!({"ECONNREFUSED": 2, "9999": 1}));
+        assert_eq!(client["session"]["rekeys"], 2);
+        assert_eq!(client["session"]["pairs"][0]["correlation"], 1.0);
 
         let server: Value = serde_json::from_str(&snapshot(Role::Server).to_json()).unwrap();
         assert_eq!(server["cipher"], Value::Null);
         assert_eq!(server["peers"][0]["cipher"], "aes-256-gcm");
         assert_eq!(server["peers"][0]["id"], 3);
+        assert_eq!(server["peers"][0]["session"]["late"], 1);
+        assert_eq!(server["session"], Value::Null);
         assert_eq!(server["peers"][0]["paths"][0]["received_bytes"], 2_000);
     }
 
@@ -431,6 +629,9 @@ mod tests {
         assert!(text.contains("\nmptunnel_connected 1\n"));
         assert!(text.contains("\nmptunnel_relay_to_tunnel_total 7\n"));
 
+        let line = r#"mptunnel_pair_loss_correlation{peer="0",one="7",other="8"} 1"#;
+        assert!(text.lines().any(|l| l == line), "{text}");
+        assert!(text.contains("\",errno=\"ECONNREFUSED\"} 2\n"), "{text}");
         let names: Vec<&str> =
             text.lines().filter_map(|l| l.strip_prefix("# TYPE ")?.split(' ').next()).collect();
         let mut unique = names.clone();

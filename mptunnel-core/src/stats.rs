@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What can be seen of an endpoint. Counters are monotonic and never cleared by reading.
 
+use crate::proto::arrivals::{Observed, Pair, Score};
 use crate::proto::health::Health;
 pub use crate::proto::reorder::OrderCounts;
 use crate::proto::route::PathCounts;
+use crate::proto::session::SessionCounts;
 use crate::{PathId, PeerId};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -33,6 +35,12 @@ pub struct PathInfo {
     pub backup: bool,
     /// The other end of its socket; `None` while it has none.
     pub remote: Option<SocketAddr>,
+    /// The address that a client's path sends from; `None` at a server.
+    pub local: Option<SocketAddr>,
+    /// Where it led before it moved to where it is, if it ever did.
+    pub remote_before: Option<SocketAddr>,
+    /// What a client's path sent from before it moved.
+    pub local_before: Option<SocketAddr>,
     /// The largest packet that fits, in bytes of UDP payload.
     pub max_packet: usize,
     /// Round trip and loss as measured.
@@ -51,11 +59,146 @@ pub struct PathInfo {
     pub wins: u64,
     /// Packets that another path had brought before.
     pub duplicates: u64,
+    /// What it is worth to the datagrams that this end sends, as the peer tells of a sample.
+    pub worth_out: Worth,
+    /// What it is worth to the datagrams that this end receives, in a sample.
+    pub worth_in: Worth,
+    /// Errors that its socket reported, by errno; of a server's paths see [`Stats::errors`].
+    pub errors: Vec<(i32, u64)>,
     /// What changed within about a second. `None` unless somebody has looked at the endpoint about
     /// a second ago as well.
     pub last_1s: Option<Span>,
     /// What changed within about ten seconds, likewise.
     pub last_10s: Option<Span>,
+}
+
+/// What a path is worth beside the others, in one direction, by a sample of the datagrams.
+/// Monotonic.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Worth {
+    /// Datagrams of the sample that were sent on it (of what is received: that came on it).
+    pub samples: u64,
+    /// Of these, datagrams that came on it.
+    pub arrived: u64,
+    /// Datagrams that came on it first.
+    pub first: u64,
+    /// Datagrams that came on no other path, though they were sent on others as well (of what is
+    /// received: whether or not they were).
+    pub only: u64,
+    /// How much earlier than the second copy the first one came, on the mean, of those that came
+    /// on it first.
+    pub mean_lead: Option<Duration>,
+}
+
+impl Worth {
+    pub(crate) fn of(score: Score) -> Worth {
+        Worth {
+            samples: score.samples,
+            arrived: score.arrived,
+            first: score.first,
+            only: score.only,
+            mean_lead: score.mean_lead(),
+        }
+    }
+}
+
+/// How much two paths lose together of what this end sends, by a sample of the latest datagrams
+/// that went on both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PairInfo {
+    /// One of them.
+    pub one: PathId,
+    /// The other one.
+    pub other: PathId,
+    /// How many datagrams that is; older ones count less.
+    pub samples: f64,
+    /// Fraction of these that `one` lost.
+    pub lost_one: f64,
+    /// Fraction that `other` lost.
+    pub lost_other: f64,
+    /// Fraction that both lost.
+    pub lost_both: f64,
+    /// The correlation of their losses (phi of the 2×2 table), -1 to 1: 0 where they fail
+    /// independently, 1 where always together. `None` until each has lost something.
+    pub correlation: Option<f64>,
+}
+
+/// One tunnel as a whole: the client's, or that of one client at a server. Counters are monotonic.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// How often keys were renewed.
+    pub rekeys: u32,
+    /// How often the other end's process was another one than before.
+    pub peer_restarts: u32,
+    /// Packets received for the first time, on all paths together.
+    pub first_packets: u64,
+    /// Bytes of these: what is left of `received_bytes` without copies. Its growth is the goodput,
+    /// heads of mptunnel and control included.
+    pub first_bytes: u64,
+    /// Packets received again, and removed.
+    pub copies: u64,
+    /// Packets that came when the window had passed them.
+    pub late: u64,
+    /// Fraction of the datagrams sent that came on no path, as the peer tells of the latest 4,096
+    /// of a sample; `None` until it has told.
+    pub residual_loss_out: Option<f64>,
+    /// Datagrams sent of which the peer has told what became of them.
+    pub samples_out: u64,
+    /// Each pair of paths that datagrams of the sample went on.
+    pub pairs: Vec<PairInfo>,
+}
+
+impl SessionInfo {
+    /// From what all paths and all sessions there ever were have counted.
+    pub(crate) fn new(
+        traffic: PathCounts,
+        counts: SessionCounts,
+        paths: &[PathInfo],
+        observed: Option<&Observed>,
+    ) -> Self {
+        let mut pairs = Vec::new();
+        if let Some(observed) = observed {
+            for (number, one) in paths.iter().enumerate() {
+                for other in &paths[number + 1..] {
+                    let pair = observed.pair(one.slot, other.slot);
+                    pairs.extend(PairInfo::of(one, other, &pair));
+                }
+            }
+        }
+        SessionInfo {
+            first_packets: traffic.rx_pkts.saturating_sub(traffic.rx_dups),
+            first_bytes: traffic.rx_bytes.saturating_sub(counts.copied_bytes),
+            copies: traffic.rx_dups,
+            late: counts.late,
+            residual_loss_out: observed.and_then(Observed::residual_loss),
+            samples_out: observed.map_or(0, Observed::samples),
+            pairs,
+            ..SessionInfo::default()
+        }
+    }
+}
+
+impl PairInfo {
+    fn of(one: &PathInfo, other: &PathInfo, pair: &Pair) -> Option<PairInfo> {
+        let share = |count: f32| f64::from(count) / f64::from(pair.sent);
+        // What is told of a pair goes by the order of the slots.
+        let (lost_one, lost_other) = match one.slot < other.slot {
+            true => (pair.lost_low, pair.lost_high),
+            false => (pair.lost_high, pair.lost_low),
+        };
+        (pair.sent >= 1.0).then(|| PairInfo {
+            one: one.id,
+            other: other.id,
+            samples: pair.sent.into(),
+            lost_one: share(lost_one),
+            lost_other: share(lost_other),
+            lost_both: share(pair.lost_both),
+            correlation: pair.correlation(),
+        })
+    }
 }
 
 /// What state a path is in.
@@ -194,6 +337,8 @@ pub struct PeerInfo {
     pub cipher: &'static str,
     /// Packets that its receive window remembers.
     pub window: usize,
+    /// Its tunnel as a whole.
+    pub session: SessionInfo,
 }
 
 /// Counters of a whole endpoint.
@@ -216,6 +361,8 @@ pub struct Stats {
     pub events_dropped: u64,
     /// Errors that sockets reported.
     pub socket_errors: u64,
+    /// Those of a server's sockets, by errno; of a client see [`PathInfo::errors`].
+    pub errors: Vec<(i32, u64)>,
     /// Arrivals that the kernel dropped because a socket's receive buffer was full; a run of
     /// datagrams that arrived together counts once.
     pub kernel_dropped: u64,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The client's end: one server, several paths.
 
+mod look;
+
 use crate::handler::Handler;
 use crate::hook::SocketHook;
 use crate::inbox::{Arrival, Inbox, QueueHandler, Slot};
@@ -13,14 +15,13 @@ use crate::io::paths::{PathJob, PathPlan};
 use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::hex;
-use crate::options::{HostPort, PathRole, PathSpec, Place, Protocol, Role, Settings};
+use crate::options::{HostPort, PathRole, PathSpec, Place, Protocol, Settings};
 use crate::proto::client::{Client, PathSettings};
 use crate::proto::dataplane::DataPlane;
 use crate::proto::time::Time;
 use crate::proto::view::SendView;
 use crate::sending::{self, Outlet, SendOptions};
 use crate::setup::{self, OwnKey};
-use crate::snapshot::Snapshot;
 use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
@@ -31,7 +32,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-mod info;
 mod probing;
 
 pub use probing::ProbeAnswer;
@@ -533,6 +533,7 @@ impl Tunnel {
         specs.remove(&id);
         if let End::Ours(io) = &self.io {
             io.shared.names.lock().remove(&id);
+            io.shared.errors.forget(id);
             io.shared.jobs.push(PathJob::Close(id));
         }
         Ok(())
@@ -603,19 +604,6 @@ impl Tunnel {
     /// [`Error::Config`] for an option that a client does not have.
     pub fn get(&self, key: &str) -> Result<Option<String>, Error> {
         setup::value_of(&self.settings.lock(), Place::ClientLibrary, key)
-    }
-
-    /// Everything that can be seen of the tunnel.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            role: Role::Client,
-            version: env!("CARGO_PKG_VERSION"),
-            key_ids: vec![self.key_id.clone()],
-            stats: self.stats(),
-            paths: self.paths(),
-            peers: Vec::new(),
-            relay: None,
-        }
     }
 
     /// Tells the server that a flow has ended.

@@ -13,6 +13,7 @@
 //! control lock: what it wants sent is taken out first.
 
 use super::clock;
+use super::errors::ErrorCounts;
 use super::fork::ForkGuard;
 use super::order::Delivery;
 use super::outgoing::{Outcome, Outgoing, Sockets};
@@ -65,6 +66,10 @@ pub(crate) struct PathSocket {
     pub(crate) id: u32,
     pub(crate) path: PathId,
     pub(crate) remote: SocketAddr,
+    /// The address and port that it sends from.
+    pub(crate) local: Option<SocketAddr>,
+    /// The two addresses, local and remote, of the path's last socket if one was another.
+    pub(crate) before: Option<(SocketAddr, SocketAddr)>,
     pub(crate) socket: Arc<UdpSocket>,
 }
 
@@ -91,9 +96,9 @@ pub(crate) struct ClientShared {
     /// How many sockets paths have had.
     socket_count: AtomicU32,
     /// Errors that sockets reported, by path: for the log and the status.
-    pub(crate) socket_errors: AtomicU64,
     /// What the kernel dropped on sockets that are closed.
     gone_drops: AtomicU64,
+    pub(crate) errors: ErrorCounts,
     /// For the packets of the control side.
     control_batch: Mutex<SendBatch>,
     alarm: Alarm,
@@ -133,8 +138,8 @@ impl ClientIo {
             failed: OnceLock::new(),
             refused: Mutex::new(None),
             socket_count: AtomicU32::new(0),
-            socket_errors: AtomicU64::new(0),
             gone_drops: AtomicU64::new(0),
+            errors: ErrorCounts::default(),
             control_batch: Mutex::default(),
             alarm: Alarm::new(),
             turn: Alarm::new(),
@@ -336,7 +341,7 @@ impl ClientShared {
     }
 
     pub(crate) fn on_socket_error(&self, path: PathId, error: &std::io::Error) {
-        self.socket_errors.fetch_add(1, Relaxed);
+        self.errors.count(path, error);
         self.jobs.push(PathJob::Trouble(path, error.raw_os_error().unwrap_or(0)));
     }
 

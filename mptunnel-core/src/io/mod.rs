@@ -44,6 +44,7 @@ pub(crate) mod clock;
 mod control;
 pub(crate) mod entropy;
 pub(crate) mod epoll;
+pub(crate) mod errors;
 pub(crate) mod fork;
 pub(crate) mod legacy;
 pub(crate) mod order;

@@ -194,6 +194,10 @@ pub(super) struct Managed {
     pub(super) resolved_at: Option<Time>,
     resolving: bool,
     port: u16,
+    /// The addresses, local and remote, that its sockets had: those of the last one, and those
+    /// before.
+    addresses_now: Option<(SocketAddr, SocketAddr)>,
+    addresses_before: Option<(SocketAddr, SocketAddr)>,
     wants_socket: bool,
     /// Whether the state machine believes that there is a socket.
     is_open: bool,
@@ -297,6 +301,8 @@ impl Managed {
             resolved_at: None,
             resolving: false,
             port: 0,
+            addresses_now: None,
+            addresses_before: None,
             wants_socket: true,
             is_open: false,
             fresh_port: false,
@@ -466,11 +472,19 @@ impl Managed {
         let slot = usize::from(self.plan.slot);
         let id = shared.next_socket_id(self.plan.slot);
         debug_assert_eq!(slot_of(id), slot);
-        self.port = socket.local_addr().map_or(0, |a| a.port());
+        let local = socket.local_addr().ok();
+        self.port = local.map_or(0, |a| a.port());
+        if let Some(now) = local.map(|local| (local, remote))
+            && self.addresses_now != Some(now)
+        {
+            self.addresses_before = self.addresses_now.replace(now);
+        }
         (self.wants_socket, self.fresh_port, self.pause) = (false, false, Duration::ZERO);
         let max_packet = self.max_packet(&socket, remote);
         log::debug!(target: "mptunnel::path", "path {}: port {} to {remote}", self.name(), self.port);
-        let path = PathSocket { id, path: self.plan.id, remote, socket: Arc::new(socket) };
+        let before = self.addresses_before;
+        let socket = Arc::new(socket);
+        let path = PathSocket { id, path: self.plan.id, remote, local, before, socket };
         shared.replace_socket(slot, Some(path));
         self.is_open = true;
         let route = Route { socket: id, remote, local: None };

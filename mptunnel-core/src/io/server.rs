@@ -6,6 +6,7 @@
 //! through the control lock, datagrams do not.
 
 use super::clock;
+use super::errors::ErrorCounts;
 use super::fork::ForkGuard;
 use super::order::Delivery;
 use super::outgoing::{Outcome, Outgoing, Sockets};
@@ -27,7 +28,7 @@ use crate::proto::view::{SendRefused, SendView, Target, ViewCell};
 use crate::sync::{Mutex, RwLock};
 use crate::{Error, Event};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,7 +51,7 @@ pub(crate) struct ServerShared {
     views: RwLock<HashMap<PeerId, Arc<ViewCell>>>,
     failed: OnceLock<String>,
     /// Errors that sockets reported.
-    pub(crate) socket_errors: AtomicU64,
+    pub(crate) errors: ErrorCounts,
     /// The path MTU to assume, with all headers; 0 = ask the kernel.
     mtu: u16,
     wake: EventFd,
@@ -85,7 +86,7 @@ impl ServerIo {
             listeners,
             views: RwLock::default(),
             failed: OnceLock::new(),
-            socket_errors: AtomicU64::new(0),
+            errors: ErrorCounts::default(),
             mtu,
             wake: EventFd::new().map_err(io("eventfd"))?,
             control_batch: Mutex::default(),
@@ -269,8 +270,8 @@ impl ServerShared {
         for transmit in transmits {
             if let Some(socket) = self.socket(&transmit.route) {
                 let to = Some((transmit.route.remote, transmit.route.local));
-                if batch.send_one(socket, &transmit.bytes, to).error.is_some() {
-                    self.socket_errors.fetch_add(1, Relaxed);
+                if let Some(error) = &batch.send_one(socket, &transmit.bytes, to).error {
+                    self.errors.count(PathId(0), error);
                 }
             }
         }
@@ -360,8 +361,8 @@ impl Sockets for ServerSockets<'_> {
     }
 
     fn on_report(&self, target: &Target, report: &SendReport) {
-        if report.error.is_some() {
-            self.shared.socket_errors.fetch_add(1, Relaxed);
+        if let Some(error) = &report.error {
+            self.shared.errors.count(PathId(0), error);
         }
         if report.too_big > 0 {
             let bytes = self.shared.max_packet_of(&target.route);
@@ -443,9 +444,9 @@ fn receive_from(
     last: &mut LastSession,
     out: &mut Delivery<'_>,
 ) {
-    let Ok(messages) = batch.recv(socket, wait) else {
-        shared.socket_errors.fetch_add(1, Relaxed);
-        return;
+    let messages = match batch.recv(socket, wait) {
+        Ok(messages) => messages,
+        Err(error) => return shared.errors.count(PathId(0), &error),
     };
     if messages == 0 {
         return;

@@ -210,7 +210,12 @@ impl DataPlane {
                 }
                 return Ok(Received::Dropped(DropReason::Duplicate));
             }
-            Err(reason) => return Err(reason),
+            Err(reason) => {
+                if reason == DropReason::TooOld {
+                    session.on_late();
+                }
+                return Err(reason);
+            }
         };
         if let Some(path) = sampled {
             session.arrivals.on_first(now, header.pn, path);
@@ -261,7 +266,12 @@ impl DataPlane {
             self.drops.count_many(DropReason::Duplicate, copies.packets);
         }
         match path {
-            Some(slot) => session.path(slot).on_received(new, copies, heard_us),
+            Some(slot) => {
+                session.path(slot).on_received(new, copies, heard_us);
+                if copies.packets > 0 {
+                    session.on_copies(copies.bytes);
+                }
+            }
             None => {
                 let packets = new.packets.saturating_add(copies.packets);
                 self.unattributed.fetch_add(packets, Relaxed);

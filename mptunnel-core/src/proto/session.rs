@@ -149,6 +149,24 @@ pub struct Session {
     forgeries: AtomicU64,
     heard_us: AtomicU64,
     data_us: AtomicU64,
+    copied_bytes: AtomicU64,
+    late: AtomicU64,
+}
+
+/// What one session counts as a whole. Monotonic.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct SessionCounts {
+    /// Bytes of copies that came on a path, UDP payload.
+    pub copied_bytes: u64,
+    /// Packets that came when the window had passed them.
+    pub late: u64,
+}
+
+impl std::ops::AddAssign for SessionCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.copied_bytes = self.copied_bytes.saturating_add(other.copied_bytes);
+        self.late = self.late.saturating_add(other.late);
+    }
 }
 
 struct Window {
@@ -243,6 +261,8 @@ impl Session {
             forgeries: AtomicU64::new(0),
             heard_us: AtomicU64::new(if setup.confirmed { setup.born.as_micros() } else { 0 }),
             data_us: AtomicU64::new(0),
+            copied_bytes: AtomicU64::new(0),
+            late: AtomicU64::new(0),
         }
     }
 
@@ -339,6 +359,24 @@ impl Session {
             self.data_us.store(now.as_micros(), Relaxed);
         }
         last
+    }
+
+    /// Copies came on a path, of so many bytes together.
+    pub(super) fn on_copies(&self, bytes: u64) {
+        self.copied_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// A packet came when the window had passed it.
+    pub(super) fn on_late(&self) {
+        self.late.fetch_add(1, Relaxed);
+    }
+
+    /// What it counted as a whole.
+    pub fn counts(&self) -> SessionCounts {
+        SessionCounts {
+            copied_bytes: self.copied_bytes.load(Relaxed),
+            late: self.late.load(Relaxed),
+        }
     }
 
     /// The counters of a path slot; slots above 31 share the last one.

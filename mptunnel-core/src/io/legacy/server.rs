@@ -18,7 +18,7 @@ use crate::proto::drop::DropCounters;
 use crate::proto::route::PathCounts;
 use crate::proto::time::Time;
 use crate::sending::SendOptions;
-use crate::stats::{PathInfo, PathState, PeerInfo, Traffic};
+use crate::stats::{PathInfo, PathState, PeerInfo, SessionInfo, Traffic};
 use crate::sync::Mutex;
 use crate::{Error, Event, PathId, PeerId};
 use std::sync::Arc;
@@ -175,6 +175,7 @@ impl ServerIo {
             return Vec::new();
         }
         vec![PeerInfo {
+            session: SessionInfo::default(),
             id: PEER,
             restarts: self.shared.restarts.load(Relaxed),
             paths: lanes.all.iter().map(|lane| info(&self.shared, lane)).collect(),

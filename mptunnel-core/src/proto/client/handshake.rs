@@ -154,6 +154,11 @@ impl Client {
             (Some(_), _) => ClientEvent::Rekeyed,
             (None, _) => ClientEvent::SessionUp,
         };
+        match event {
+            ClientEvent::Rekeyed => self.rekeys = self.rekeys.saturating_add(1),
+            ClientEvent::ServerRestarted => self.restarts = self.restarts.saturating_add(1),
+            _ => {}
+        }
         if let Some(old) = self.current.replace(session) {
             // Data that went lately keeps the paths busy across the change of keys.
             if let Some(new) = &self.current {

@@ -35,7 +35,7 @@ use super::frame::{CLOSE_FINISHED, Frame, FrameList};
 use super::limit::{CLOSES_PER_S, PerSecond};
 use super::num::widen;
 use super::route::PathCounts;
-use super::session::Session;
+use super::session::{Session, SessionCounts};
 use super::time::Time;
 use super::view::ViewCell;
 use super::wire::{FLOW_ALL, MAX_PATHS, Refusal};
@@ -76,6 +76,12 @@ pub struct Client {
     current: Option<Arc<Session>>,
     previous: VecDeque<Previous>,
     server_boot: Option<u64>,
+    /// Counts of sessions that are over.
+    total: SessionCounts,
+    /// How often keys were renewed.
+    rekeys: u32,
+    /// How often the server was another process than before.
+    restarts: u32,
     rekey_at: Time,
     /// Whether the server's wish for new keys was heard in this session: once is enough.
     rekey_asked: bool,
@@ -192,6 +198,9 @@ impl Client {
             current: None,
             previous: VecDeque::new(),
             server_boot: None,
+            total: SessionCounts::default(),
+            rekeys: 0,
+            restarts: 0,
             rekey_at: Time::NEVER,
             rekey_asked: false,
             probe_interval: None,
@@ -239,6 +248,20 @@ impl Client {
     /// What a sample of the datagrams told about the paths; `None` until there is any.
     pub fn observed(&self) -> Option<&Observed> {
         self.observed.as_deref()
+    }
+
+    /// What all sessions together have counted.
+    pub fn session_counts(&self) -> SessionCounts {
+        let live = self.current.iter().chain(self.previous.iter().map(|p| &p.session));
+        live.fold(self.total, |mut sum, session| {
+            sum += session.counts();
+            sum
+        })
+    }
+
+    /// How often keys were renewed, and how often the server was restarted.
+    pub fn renewals(&self) -> (u32, u32) {
+        (self.rekeys, self.restarts)
     }
 
     /// What is known now.
@@ -328,6 +351,7 @@ impl Client {
     /// Takes a session out of service and keeps its counts.
     fn retire(&mut self, session: &Session) {
         self.plane.remove(session.local_index());
+        self.total += session.counts();
         for path in self.paths.iter_mut().flatten() {
             path.total += session.path(path.slot).counts();
         }

@@ -127,12 +127,13 @@ impl Server {
             return;
         }
         (slot.last_seq, slot.last_heard) = (ping.seq, now);
-        slot.announced = match ping.next_10ms {
-            0 => active_interval,
-            n => Duration::from_millis(u64::from(n).saturating_mul(10)),
+        slot.announced_ms = match ping.next_10ms {
+            0 => u32::try_from(active_interval.as_millis()).unwrap_or(u32::MAX),
+            n => u32::from(n).saturating_mul(10),
         };
         let mut changed = slot.silent || slot.lingered;
-        (slot.silent, slot.lingered) = (false, false);
+        slot.set_silent(now, false);
+        slot.lingered = false;
         let backup = ping.flags & PING_BACKUP != 0;
         changed |= std::mem::replace(&mut slot.backup, backup) != backup;
 
@@ -188,10 +189,13 @@ impl Server {
     fn on_response(&mut self, now: Time, id: PeerId, path: u8, nonce: &[u8; 8]) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(slot) = peer.slots.get_mut(&path) else { return };
-        let Some((route, moved)) = slot.on_response(now, nonce) else { return };
+        let Some((route, old)) = slot.on_response(now, nonce) else { return };
+        if let Some(old) = old.filter(|old| old.remote != route.remote) {
+            peer.note_move(path, old.remote);
+        }
         peer.publish();
         peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);
-        self.tell(if moved {
+        self.tell(if old.is_some() {
             ServerEvent::PathMoved(id, path, route)
         } else {
             ServerEvent::PathUp(id, path, route)

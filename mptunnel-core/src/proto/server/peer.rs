@@ -9,13 +9,14 @@ use super::super::num::{path_bit, widen};
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::{PathCounts, Route};
 use super::super::sched::{Candidate as Choice, Policy, Rank};
-use super::super::session::Session;
+use super::super::session::{Session, SessionCounts};
 use super::super::time::Time;
 use super::super::view::{SendView, Target, ViewCell};
 use super::PeerKey;
 use super::slots::{SAFE_PACKET, Slot};
 use crate::proto::entropy::Entropy;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,10 @@ pub struct Peer {
     pub(super) boot: u64,
     /// How often the client was restarted.
     pub epoch: u32,
+    /// How often its keys were renewed.
+    pub rekeys: u32,
+    /// Counts of sessions that are over.
+    total: SessionCounts,
     replaced_boots: VecDeque<u64>,
     turns: VecDeque<Time>,
     /// The session to send under.
@@ -53,6 +58,8 @@ pub struct Peer {
     pub(super) closes_heard: PerSecond,
     pub(super) intervals: Intervals,
     policy: Policy,
+    /// Where paths led before they moved to where they are: of few, as few move.
+    moved: Vec<(u8, SocketAddr)>,
     /// What a sample of the datagrams told about the paths.
     pub(super) observed: Option<Box<Observed>>,
 }
@@ -78,6 +85,8 @@ impl Peer {
             key,
             boot,
             epoch: 0,
+            rekeys: 0,
+            total: SessionCounts::default(),
             replaced_boots: VecDeque::new(),
             turns: VecDeque::new(),
             current,
@@ -91,8 +100,20 @@ impl Peer {
             closes_heard: PerSecond::default(),
             intervals,
             policy,
+            moved: Vec::new(),
             observed: None,
         }
+    }
+
+    /// Where a path led before it moved to where it is, if it ever did.
+    pub fn led_before(&self, slot: u8) -> Option<SocketAddr> {
+        self.moved.iter().find(|(of, _)| *of == slot).map(|(_, address)| *address)
+    }
+
+    /// A path moved away from `old`.
+    pub(super) fn note_move(&mut self, slot: u8, old: SocketAddr) {
+        self.moved.retain(|(of, _)| *of != slot);
+        self.moved.push((slot, old));
     }
 
     /// What a sample of the datagrams told about the paths; `None` until there is any.
@@ -140,6 +161,14 @@ impl Peer {
         })
     }
 
+    /// What all sessions together have counted.
+    pub fn session_counts(&self) -> SessionCounts {
+        self.sessions().fold(self.total, |mut sum, session| {
+            sum += session.counts();
+            sum
+        })
+    }
+
     /// New keys of the same boot, or of a new one (`restarted`), take over. Returns sessions that
     /// have to leave the table.
     pub(super) fn take_over(
@@ -153,6 +182,7 @@ impl Peer {
         let old = std::mem::replace(&mut self.current, session);
         self.leaves_at = None;
         if self.boot == boot {
+            self.rekeys = self.rekeys.saturating_add(1);
             self.current.on_data(old.last_data());
             for slot in self.slots.values_mut() {
                 slot.probe.quicken(now);
@@ -162,6 +192,7 @@ impl Peer {
             // Addresses and PING numbers of another process mean nothing.
             self.gone = gone;
             self.slots.clear();
+            self.moved.clear();
             self.observed = None;
             old.supersede();
             for previous in &self.previous {
@@ -199,6 +230,7 @@ impl Peer {
 
     fn keep_counts(&mut self, gone: &[Arc<Session>]) {
         for session in gone {
+            self.total += session.counts();
             for slot in self.slots.values_mut() {
                 slot.total += session.path(slot.id).counts();
             }

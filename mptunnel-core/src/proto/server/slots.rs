@@ -37,6 +37,14 @@ pub const SLOT_LIFE: Duration = Duration::from_secs(180);
 /// Packet size, in bytes of UDP payload, until more is known: what every IPv6 link carries.
 pub const SAFE_PACKET: usize = 1_232;
 
+/// Microseconds.
+const TENTH_US: u64 = 100_000;
+
+/// 2^32 tenths of a second are 13 years of uptime.
+fn tenths(at: Time) -> u32 {
+    u32::try_from(at.as_micros() / TENTH_US).unwrap_or(u32::MAX)
+}
+
 /// A path slot of a peer's boot.
 pub struct Slot {
     /// Its number on the wire.
@@ -51,12 +59,14 @@ pub struct Slot {
     pub last_seq: u32,
     /// When it came.
     pub last_heard: Time,
-    /// When the client said that the next one would come, after that.
-    pub announced: Duration,
+    /// How many milliseconds after that the client said that the next one would come.
+    pub announced_ms: u32,
     /// The client wants no DATA here while it can be heard elsewhere.
     pub backup: bool,
     /// Whether PINGs have stopped.
     pub silent: bool,
+    /// See [`since`](Self::since): in tenths of a second, as there are many slots.
+    pub(super) since_tenths: u32,
     /// Silent for so long that no copies go there.
     pub lingered: bool,
     /// The server's own probes.
@@ -100,9 +110,10 @@ impl Slot {
             candidate: None,
             last_seq: 0,
             last_heard: now,
-            announced: Duration::ZERO,
+            announced_ms: 0,
             backup: false,
             silent: false,
+            since_tenths: tenths(now),
             lingered: false,
             probe: Probe::new(now),
             total: PathCounts::default(),
@@ -145,15 +156,30 @@ impl Slot {
         PingFrom::Candidate
     }
 
-    /// A RESPONSE came; the address that it proves, and whether the path had another one before.
-    pub fn on_response(&mut self, now: Time, nonce: &[u8; 8]) -> Option<(Route, bool)> {
+    /// A RESPONSE came; the address that it proves, and the one that the path had before.
+    pub fn on_response(&mut self, now: Time, nonce: &[u8; 8]) -> Option<(Route, Option<Route>)> {
         let proven = self.candidate.as_ref().filter(|c| mac::verify(&c.nonce, nonce))?.route;
         self.candidate = None;
-        let moved = self.active.replace(proven).is_some();
+        let old = self.active.replace(proven);
+        if old.is_none() {
+            self.since_tenths = tenths(now);
+        }
         // Until the I/O layer has asked its interface.
         self.pmtu = Pmtu::new(now, SAFE_PACKET, true);
         self.probe.restart(now);
-        Some((proven, moved))
+        Some((proven, old))
+    }
+
+    /// Since when it is silent or is not, or has no proven address: to a tenth of a second.
+    pub fn since(&self) -> Time {
+        Time::from_micros(u64::from(self.since_tenths).saturating_mul(TENTH_US))
+    }
+
+    /// Notes whether PINGs have stopped.
+    pub(super) fn set_silent(&mut self, now: Time, silent: bool) {
+        if self.silent != silent {
+            (self.silent, self.since_tenths) = (silent, tenths(now));
+        }
     }
 
     /// Whether a CHALLENGE has to be repeated now.
@@ -179,7 +205,8 @@ impl Slot {
 
     /// From when on the path counts as silent.
     pub fn silent_at(&self) -> Time {
-        self.last_heard + self.announced.saturating_mul(3).max(SILENT_MIN)
+        let announced = Duration::from_millis(self.announced_ms.into());
+        self.last_heard + announced.saturating_mul(3).max(SILENT_MIN)
     }
 
     /// The next point in time at which something about this slot changes by itself.

@@ -92,7 +92,8 @@ impl Server {
             }
             slot.probe.judge(now, active);
             if !slot.silent && slot.silent_at() <= now {
-                (slot.silent, changed) = (true, true);
+                slot.set_silent(now, true);
+                changed = true;
                 silent.push(slot.id);
             }
             if !slot.lingered && now.since(slot.last_heard) >= LINGER {

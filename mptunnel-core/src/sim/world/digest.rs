@@ -57,7 +57,7 @@ pub fn server_digest(host: &ServerHost) -> String {
                 slot.active,
                 slot.last_seq,
                 slot.last_heard,
-                slot.announced,
+                slot.announced_ms,
                 slot.backup,
                 slot.silent,
                 slot.lingered,

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! Errors that sockets reported, counted by path and by number.
+
+use crate::PathId;
+use crate::sync::Mutex;
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counters of errors. Only who met one takes the lock.
+#[derive(Default)]
+pub(crate) struct ErrorCounts {
+    total: AtomicU64,
+    /// By path and errno.
+    by_path: Mutex<BTreeMap<(PathId, i32), u64>>,
+}
+
+impl ErrorCounts {
+    /// Counts an error of a path; of path 0 where sockets are no path's own.
+    pub(crate) fn count(&self, path: PathId, error: &io::Error) {
+        self.total.fetch_add(1, Relaxed);
+        let errno = error.raw_os_error().unwrap_or(0);
+        *self.by_path.lock().entry((path, errno)).or_default() += 1;
+    }
+
+    /// The path is gone; its errors stay in the total.
+    pub(crate) fn forget(&self, path: PathId) {
+        self.by_path.lock().retain(|(of, _), _| *of != path);
+    }
+
+    /// All errors there ever were.
+    pub(crate) fn total(&self) -> u64 {
+        self.total.load(Relaxed)
+    }
+
+    /// Those of a path, by errno.
+    pub(crate) fn of(&self, path: PathId) -> Vec<(i32, u64)> {
+        let by_path = self.by_path.lock();
+        by_path.range((path, i32::MIN)..=(path, i32::MAX)).map(|((_, e), n)| (*e, *n)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_counted_by_path_and_number_and_outlive_the_path_in_the_total() {
+        let counts = ErrorCounts::default();
+        let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let unreachable = io::Error::from_raw_os_error(libc::ENETUNREACH);
+        for (path, error) in [(1, &refused), (1, &refused), (1, &unreachable), (2, &refused)] {
+            counts.count(PathId(path), error);
+        }
+
+        let of_1 = counts.of(PathId(1));
+        counts.forget(PathId(1));
+
+        assert_eq!(of_1, [(libc::ENETUNREACH, 1), (libc::ECONNREFUSED, 2)]);
+        assert_eq!(counts.of(PathId(1)), []);
+        assert_eq!((counts.of(PathId(2)), counts.total()), (vec![(libc::ECONNREFUSED, 1)], 4));
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: BSD-2-Clause
+//! What is told of a tunnel agrees with what happened to it.
+
+mod sim;
+
+use mptunnel_core::proto::route::PathCounts;
+use mptunnel_core::proto::server::Peer;
+use mptunnel_core::sim::world::Direction::{Down, Up};
+use mptunnel_core::sim::world::{ClientNo, ServerNo, World};
+use sim::*;
+
+fn peer(world: &World, server: ServerNo, client: ClientNo) -> &Peer {
+    let host = world.server(server);
+    let peer = host.peer_of(client).expect("it is known");
+    host.server().expect("it runs").peer(peer).expect("it is here")
+}
+
+/// Everything that the client's paths, and the same paths at the server, have counted.
+fn counts(world: &World, server: ServerNo, client: ClientNo) -> [PathCounts; 2] {
+    let sum = |all: &mut dyn Iterator<Item = PathCounts>| {
+        all.fold(PathCounts::default(), |mut sum, counts| {
+            sum += counts;
+            sum
+        })
+    };
+    let host = world.client(client).client().expect("it runs");
+    let peer = peer(world, server, client);
+    [
+        sum(&mut host.paths().map(|path| host.path_counts(path))),
+        sum(&mut peer.slots().map(|slot| peer.slot_counts(slot))),
+    ]
+}
+
+#[test]
+fn packets_and_bytes_of_both_ends_add_up_and_copies_are_half_of_them_on_two_paths() {
+    for (paths, share_of_copies) in [(1, 0.0), (2, 0.5), (4, 0.75)] {
+        let (mut world, server, client) = tunnel(1, paths, 60 * MS);
+        world.start_all();
+        world.run_for(S);
+        world.stream_both_ways(client, 500, 5);
+        world.run_for(5 * S);
+        world.stop_streams();
+        // Keys are renewed on the way: the counts of the old ones are kept.
+        world.run_for(130 * S);
+        let [here, there] = counts(&world, server, client);
+        let ours = world.client(client).client().expect("it runs").session_counts();
+        let theirs = peer(&world, server, client).session_counts();
+
+        for (sent, received, whole) in [(here, there, theirs), (there, here, ours)] {
+            // Nothing is lost; what was sent last may be on its way.
+            let on_the_way = sent.tx_pkts - received.rx_pkts;
+            assert!(on_the_way <= 2 * paths as u64, "{sent:?} {received:?}");
+            // Probes come once.
+            let copies = received.rx_dups as f64 / received.rx_pkts as f64;
+            assert!((copies - share_of_copies).abs() < 0.15, "{copies} with {paths} paths");
+            let bytes = whole.copied_bytes as f64 / received.rx_bytes as f64;
+            assert!((bytes - share_of_copies).abs() < 0.15, "{bytes} with {paths} paths");
+            assert_eq!(whole.late, 0);
+        }
+        world.verify();
+    }
+}
+
+#[test]
+fn renewed_keys_and_restarts_are_counted_on_both_ends() {
+    let (mut world, server, client) = tunnel(1, 2, 60 * MS);
+    world.start_all();
+    world.stream(client, Up, 2, 700);
+    world.run_for(300 * S);
+
+    let (rekeys, restarts) = world.client(client).client().expect("it runs").renewals();
+    assert_eq!((rekeys, restarts), (2, 0));
+    assert_eq!(peer(&world, server, client).rekeys, 2);
+
+    world.kill_server(server);
+    world.start_server(server);
+    world.run_for(2 * S);
+    assert_eq!(world.client(client).client().expect("it runs").renewals(), (2, 1));
+    assert_eq!(peer(&world, server, client).epoch, 0, "it is the server that was restarted");
+}
+
+#[test]
+fn a_path_at_the_server_tells_since_when_it_is_so_and_where_it_came_from() {
+    let (mut world, server, client) = tunnel(1, 2, 60 * MS);
+    let way = path(client, 0);
+    world.start_all();
+    world.stream_both_ways(client, 50, 2_000);
+    world.run_for(S);
+    let slot = |w: &World| {
+        let peer = peer(w, server, client);
+        let slot = peer.slots().next().expect("it was heard");
+        (slot.active.map(|route| route.remote), peer.led_before(slot.id), slot.since())
+    };
+    let (first, before, up_since) = slot(&world);
+    assert_eq!(before, None);
+    // The server has a clock of its own.
+    let now = |w: &World| w.server(server).local(w.now());
+    assert!(now(&world).since(up_since) < S);
+
+    world.rebind(way);
+    world.run_for(2 * S);
+    let (second, before, since) = slot(&world);
+    assert_ne!(second, first);
+    assert_eq!((before, since), (first, up_since), "it moved, and was never down");
+
+    world.faults(way, Up).dark = true;
+    world.faults(way, Down).dark = true;
+    world.run_for(10 * S);
+    let silent_since = slot(&world).2;
+    let ago = now(&world).since(silent_since);
+    assert!(ago > 5 * S && ago < 8 * S, "{ago:?}");
+}
