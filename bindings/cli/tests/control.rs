@@ -357,3 +357,31 @@ fn metrics_are_served_where_they_are_asked_for() {
     second.expect(&format!("cannot serve metrics on 127.0.0.1:{port}: choose another"));
     assert_eq!(client.count("metrics"), 0);
 }
+
+#[test]
+fn the_dashboard_asks_for_nothing_that_is_not_there() {
+    let world = World::new();
+    let echo = Service::echo();
+    let server = world.server(echo.address, &[]);
+    let _client = world.connected_client(&server);
+    let names = |program: &str| -> Vec<String> {
+        let text = ask(&world, &["status", "--prometheus", "--control", program]);
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        types.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+    };
+    let there = [names("mpclient"), names("mpserver")].concat();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/grafana/mptunnel.json");
+    let text = fs::read_to_string(file).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap();
+
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let wanted: Vec<&str> = text
+        .match_indices("mptunnel_")
+        .map(|(at, _)| text[at..].split(|c| !is_part(c)).next().unwrap())
+        .collect();
+
+    assert!(wanted.len() > 20, "{wanted:?}");
+    for name in wanted {
+        assert!(there.iter().any(|known| known == name), "{name} is not among {there:#?}");
+    }
+}

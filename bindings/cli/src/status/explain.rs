@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::model::{Path, Status};
-use super::table::{age, mbit_or, millis_or, percent_or};
+use super::table::{age, mbit_or, millis, millis_or, percent, percent_or};
 use crate::control::client::{Connection, ControlError, Which};
 use crate::terminal::{harmless, wrapped};
 
@@ -12,6 +12,8 @@ use crate::terminal::{harmless, wrapped};
 const WIDTH: usize = 79;
 /// Columns of what stands before it.
 const LABEL: usize = 10;
+/// Losses that are correlated more than this have a cause in common.
+const TOGETHER: f64 = 0.3;
 /// Events of the path that are told.
 const EVENTS: usize = 5;
 
@@ -41,9 +43,37 @@ fn text(status: &Status, path: &Path, events: &Value) -> String {
     };
     say("why", &path.reason);
     if let Some(remote) = &path.remote {
-        say("leads to", remote);
+        let before = path.remote_before.as_ref();
+        let before = before.map_or(String::new(), |before| format!("; before it moved, {before}"));
+        say("leads to", &format!("{remote}{before}"));
     }
     say("measured", &measured(path));
+    if let Some(only) = path.only_out {
+        let mut text = format!(
+            "of what is sent on it and on others, {} comes on it alone, by a sample",
+            percent(only)
+        );
+        if let Some(lead) = path.lead_out {
+            text += &format!("; where it is the first, it is by {}", millis(lead));
+        }
+        say("worth", &text);
+    }
+    let with = path.fails_with.filter(|(_, correlation)| *correlation > TOGETHER);
+    if let Some((with, correlation)) = with {
+        let other = status.paths.iter().find(|p| p.id == with && p.peer == path.peer);
+        let name = other.map_or("?", |other| &*other.name);
+        say(
+            "beware",
+            &format!(
+                "it loses together with {name} (correlation {correlation:.2}): do both take the \
+                 same way?"
+            ),
+        );
+    }
+    if !path.errors.is_empty() {
+        let errors: Vec<String> = path.errors.iter().map(|(e, n)| format!("{e} {n}")).collect();
+        say("errors", &errors.join(", "));
+    }
     let latest = latest(path, events);
     for (number, event) in latest.iter().enumerate() {
         say(if number == 0 { "lately" } else { "" }, event);
@@ -184,7 +214,10 @@ mod tests {
             "paths": [{
                 "id": 3, "name": "lte", "state": state, "reason": reason, "backup": backup,
                 "since_us": 12_000_000, "remote": "192.0.2.1:4000", "sent": 10, "received": 5, "wins": 4,
-            }],
+                "worth_out": {"samples": 100, "only": 25, "mean_lead_us": 3_000},
+                "errors": {"ECONNREFUSED": 7}, "remote_before": "192.0.2.9:1",
+            }, {"id": 2, "name": "dsl"}],
+            "session": {"pairs": [{"one": 2, "other": 3, "correlation": 0.8}]},
         }));
         let events = json!([
             {"time": "T1", "text": "path lte is up", "path": 3, "peer": null},
@@ -202,7 +235,11 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\nlately    T1 path lte is up\n"), "{text}");
-        assert!(!text.contains("other"), "{text}");
+        assert!(!text.contains("path other is up"), "{text}");
+        assert!(text.contains("before it moved, 192.0.2.9:1"), "{text}");
+        assert!(text.contains("25.0% comes on it alone"), "{text}");
+        assert!(text.contains("it loses together with dsl (correlation 0.80)"), "{text}");
+        assert!(text.contains("ECONNREFUSED 7"), "{text}");
         assert!(text.contains("start the bridge or server at 192.0.2.1:4000"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 100), "{text}");
     }

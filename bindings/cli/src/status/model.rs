@@ -59,6 +59,16 @@ pub(crate) struct Path {
     pub(crate) send_dropped: u64,
     pub(crate) received: u64,
     pub(crate) wins: u64,
+    /// By a sample of what was sent on it and on others: the share that came on it only.
+    pub(crate) only_out: Option<f64>,
+    /// How much earlier than the second copy the first came, of those that came on it first.
+    pub(crate) lead_out: Option<Duration>,
+    /// The path that loses most together with it, and how much: -1 to 1.
+    pub(crate) fails_with: Option<(u64, f64)>,
+    /// Where it led before it moved.
+    pub(crate) remote_before: Option<String>,
+    /// Errors of its socket.
+    pub(crate) errors: Vec<(String, u64)>,
     /// In the last second.
     pub(crate) bits_out: Option<f64>,
     pub(crate) bits_in: Option<f64>,
@@ -74,11 +84,12 @@ impl Status {
             dropped.map(|(name, count)| (name.clone(), count.as_u64().unwrap_or(0))).collect();
         let copies = dropped.iter().find(|(name, _)| name == "duplicate");
         let peers = json["peers"].as_array().map_or(&[][..], Vec::as_slice);
-        let own = json["paths"].as_array().into_iter().flatten().map(|path| Path::of(path, None));
+        let own = json["paths"].as_array().into_iter().flatten();
+        let own = own.map(|path| Path::of(path, None, &json["session"]));
         let theirs = peers.iter().flat_map(|peer| {
             let id = count(peer, "id");
             let paths = peer["paths"].as_array().into_iter().flatten();
-            paths.map(move |path| Path::of(path, Some(id)))
+            paths.map(move |path| Path::of(path, Some(id), &peer["session"]))
         });
         let listen = json["listen"].as_array().into_iter().flatten().filter_map(Value::as_str);
         Status {
@@ -117,14 +128,24 @@ impl Status {
 }
 
 impl Path {
-    fn of(json: &Value, peer: Option<u64>) -> Path {
+    fn of(json: &Value, peer: Option<u64>, session: &Value) -> Path {
         let time = |key: &str| json[key].as_u64().map(Duration::from_micros);
         let rate = |key: &str| {
             let span = &json["last_1s"];
             let seconds = span["length_us"].as_f64()? / 1e6;
             Some(span[key].as_f64()? * 8.0 / seconds)
         };
+        let worth = &json["worth_out"];
+        let samples = worth["samples"].as_f64().filter(|samples| *samples > 0.0);
+        let errors = json["errors"].as_object().into_iter().flatten();
         Path {
+            only_out: samples.and_then(|samples| Some(worth["only"].as_f64()? / samples)),
+            lead_out: worth["mean_lead_us"].as_u64().map(Duration::from_micros),
+            fails_with: fails_with(count(json, "id"), session),
+            remote_before: json["remote_before"].as_str().map(harmless),
+            errors: errors
+                .map(|(name, count)| (harmless(name), count.as_u64().unwrap_or(0)))
+                .collect(),
             name: match peer {
                 None => text(json, "name"),
                 Some(peer) => format!("{peer}/{}", count(json, "slot")),
@@ -164,6 +185,17 @@ impl Path {
     pub(crate) fn first(&self) -> Option<f64> {
         (self.received > 0).then(|| self.wins as f64 / self.received as f64)
     }
+}
+
+/// Of all pairs with the path `id`, the one whose losses are correlated most.
+fn fails_with(id: u64, session: &Value) -> Option<(u64, f64)> {
+    let pairs = session["pairs"].as_array()?.iter().filter_map(|pair| {
+        let (one, other) = (count(pair, "one"), count(pair, "other"));
+        let with = if one == id { other } else { one };
+        let correlation = pair["correlation"].as_f64()?;
+        (one == id || other == id).then_some((with, correlation))
+    });
+    pairs.max_by(|a, b| a.1.total_cmp(&b.1))
 }
 
 fn text(json: &Value, key: &str) -> String {
