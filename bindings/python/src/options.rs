@@ -4,7 +4,7 @@
 use crate::errors::config;
 use mptunnel_core::keyfile;
 use mptunnel_core::options::{
-    EndpointUri, Kind, OPTIONS, OptionSpec, PathSpec, Place, Role, Settings, Unit,
+    EndpointUri, Kind, OPTIONS, OptionSpec, PathSpec, Place, Protocol, Role, Settings, Unit,
 };
 use pyo3::prelude::*;
 
@@ -64,7 +64,9 @@ pub(crate) fn plan(
         let spec = words.parse().map_err(|error| config(py, format!("path {words:?}: {error}")))?;
         plan.paths.push(spec);
     }
-    if !has_key && CREDENTIALS.iter().all(|key| plan.settings.get(key).is_none()) {
+    // The classic protocol knows none.
+    let has_keys = plan.settings.protocol != Protocol::Legacy;
+    if has_keys && !has_key && CREDENTIALS.iter().all(|key| plan.settings.get(key).is_none()) {
         return Err(config(py, NO_KEY));
     }
     Ok(plan)

@@ -12,6 +12,7 @@ import os
 import re
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -563,6 +564,70 @@ def socket_buffer(world):
     assert server.state()["receive_buffer"] == 65_536
 
 
+SIGN_OF_LIFE = struct.pack("<IIII", 0, 1, 1, 0)
+"""Of the classic mptunnel, in clear."""
+
+
+def classic(world, server: Python | C) -> socket.socket:
+    """A classic client, as far as a server knows."""
+    plain = world.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    host, port = server.address().rsplit(":", 1)
+    plain.connect((host, int(port)))
+    plain.settimeout(ENOUGH)
+    return plain
+
+
+def protocol(world):
+    server = world.listen(keys=False, protocol="legacy")
+    # "ping0" as a classic client sends it first, with its keystream.
+    ping = "67458b6b5a6a2af559d1f563a654807a0017544425"
+    classic(world, server).send(bytes.fromhex(ping))
+    assert server.recv(ENOUGH) == b"ping0"
+    # Two clients of one server would count alike.
+    server = world.listen(keys=False, protocol="legacy")
+    client = world.open(server, keys=False, protocol="legacy")
+    client.ready(ENOUGH)
+    client.send(b"hello")
+    assert server.recv(ENOUGH) == b"hello"
+    # It has no keys.
+    assert refused(lambda: world.listen(protocol="legacy"))
+
+
+def obfuscate(world):
+    found = []
+    for value in ("off", "on"):
+        server = world.listen(keys=False, protocol="legacy")
+        bridge = world.bridge(server)
+        client = world.open(bridge, keys=False, protocol="legacy", obfuscate=value)
+        client.ready(ENOUGH)
+        client.send(b"who can read this")
+        assert server.recv(ENOUGH) == b"who can read this"
+        found.append(any(b"who can read this" in packet for packet in bridge.seen))
+    assert found == [True, False]
+
+
+def legacy_state(world):
+    file = world.files / f"numbers-{world.kind.__name__}"
+    file.write_text("1000\n")
+    server = world.listen(keys=False, protocol="legacy")
+    bridge = world.bridge(server)
+    client = world.open(bridge, keys=False, protocol="legacy", legacy_state=file)
+    client.ready(ENOUGH)
+    client.send(b"x")
+    assert server.recv(ENOUGH) == b"x"
+    # Among signs of life.
+    assert struct.pack("<IIII", 0, 2, 1_001, 1) + b"x" in bridge.seen
+    assert int(file.read_text()) >= 1_001
+
+
+def legacy_timeout(world):
+    server = world.listen(keys=False, protocol="legacy", legacy_timeout="1s")
+    plain = classic(world, server)
+    plain.send(SIGN_OF_LIFE)
+    # An answer at once, and another one every third of a second; every 20 s without the option.
+    assert [plain.recv(100) for _ in range(3)] == [SIGN_OF_LIFE] * 3
+
+
 EFFECTS = {
     check.__name__: check
     for check in (
@@ -571,6 +636,7 @@ EFFECTS = {
         *(idle_interval, rekey_interval, window, max_payload, mtu, reorder, path_queue),
         *(sessions, session_timeout, handshake_rate, source_rate, source_burst, cookie_threshold),
         *(receive_queue, offload, threads, socket_buffer),
+        *(protocol, obfuscate, legacy_state, legacy_timeout),
     )
 }
 """A function for each option, in a world of one language."""
