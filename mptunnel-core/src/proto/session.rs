@@ -56,6 +56,7 @@ impl PacketNumbers {
 
     /// Takes the next number. At the limit it refuses and leaves the counter where it is: an
     /// increment before the check would wrap after enough refused calls, and repeat a nonce.
+    #[inline]
     pub fn take(&self) -> Option<u64> {
         let end = self.cipher.limit().saturating_sub(self.surplus.load(Relaxed));
         self.next.fetch_update(Relaxed, Relaxed, |pn| (pn < end).then(|| pn.wrapping_add(1))).ok()
@@ -208,6 +209,7 @@ pub struct DataHead {
 const MARKED: u8 = 0x80;
 
 impl DataHead {
+    #[inline]
     fn encode(self) -> [u8; DATA_HEAD_LEN] {
         let [flow_low, flow_high] = self.flow.to_le_bytes();
         if self.mark == 0 {
@@ -217,6 +219,7 @@ impl DataHead {
         [flow_low, flow_high, MARKED | (high & 0x3f) << 1 | (self.kind & 1), low]
     }
 
+    #[inline]
     fn decode([flow_low, flow_high, kind, low]: &[u8; DATA_HEAD_LEN]) -> Self {
         let flow = u16::from_le_bytes([*flow_low, *flow_high]);
         if kind & MARKED == 0 {
@@ -391,9 +394,10 @@ impl Session {
     }
 
     /// Takes the number of a datagram, and its mark if the peer wants one, else 0.
+    #[inline]
     pub fn reserve_marked(&self, flow: u16) -> Option<(u64, u16)> {
         match &self.marker {
-            None => Some((self.numbers.take()?, 0)),
+            None => self.numbers.take().map(|number| (number, 0)),
             Some(marker) => marker.take(&self.numbers, flow),
         }
     }

@@ -196,6 +196,7 @@ impl SendView {
     }
 
     /// The other end may tell which of these paths brought the packet.
+    #[inline]
     fn remember(&self, number: u64, paths: u32) {
         if self.session.sent.wants(number) {
             self.session.sent.note(number, paths);
