@@ -382,8 +382,8 @@ typedef struct mpt_msg {
      */
     mpt_path_id path;
     /**
-     * Sending: over the so many best of the paths that the policy chose, by their round trip;
-     * 0: over all of them.
+     * Sending: over the so many best of the paths that are fit, by their round trip, in any
+     * mode; 0: over those that the mode chooses.
      */
     uint8_t copies;
     /**
@@ -680,7 +680,8 @@ int mpt_interrupt(mpt_t *t);
 void mpt_close(mpt_t *t);
 
 /**
- * Changes an option while the endpoint runs. At a client: receive-queue, idle-interval. At a
+ * Changes an option while the endpoint runs. At a client: receive-queue, idle-interval,
+ * mode, target-loss, max-copies, budget, failback, of which the last five count at both ends. At a
  * server: these and sessions, session-timeout, handshake-rate, cookie-threshold, source-rate,
  * source-burst.
  *

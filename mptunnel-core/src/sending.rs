@@ -25,9 +25,9 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct SendOptions {
-    /// Over the so many best of the paths that the policy chose: those that answer first, and of
-    /// these those with the shortest smoothed round trip; an unmeasured path comes last. If there
-    /// are fewer, over all of them. 0 (the default): over all of them.
+    /// Over the so many best of the paths that the mode may use, which are all that are fit: those
+    /// that answer first, and of these those with the shortest smoothed round trip; an unmeasured
+    /// path comes last. If there are fewer, over all of them. 0 (the default): as the mode says.
     pub copies: u8,
     /// Over this path only, whether or not the policy would choose it. It goes before `copies`.
     pub path: Option<PathId>,
@@ -180,7 +180,7 @@ fn send_some<'d>(
 ) -> Result<Turn, Error> {
     let (view, now) = narrowed(outlet, options)?;
     let max = view.session.max_payload();
-    let chosen = view.targets.iter().filter(|t| view.chosen & path_bit(t.slot) != 0);
+    let chosen = view.targets.iter().filter(|t| view.chosen() & path_bit(t.slot) != 0);
     let narrowest = chosen.map(|t| t.max_packet).min().unwrap_or(0);
     let (mut count, mut bytes, mut has_cut, mut is_last) = (0, 0, false, false);
     let mut too_large = None;
@@ -274,7 +274,7 @@ mod tests {
             let view = SendView {
                 session: Arc::new(end(1, 2, false)),
                 targets: vec![target],
-                chosen: 1,
+                plan: crate::proto::sched::Plan::all_on(1),
                 ranked: vec![0],
                 up: 1,
             };

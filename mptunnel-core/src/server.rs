@@ -474,7 +474,8 @@ impl Server {
     }
 
     /// Changes an option while the server runs: `sessions`, `session-timeout`, `handshake-rate`,
-    /// `cookie-threshold`, `source-rate`, `source-burst`, `idle-interval` or `receive-queue`.
+    /// `cookie-threshold`, `source-rate`, `source-burst`, `idle-interval`, `receive-queue`; `mode`,
+    /// `target-loss`, `max-copies`, `budget` or `failback`, which count at both ends.
     ///
     /// # Errors
     /// [`Error::Config`] for an unknown option, a wrong value, or an option that counts only at the
@@ -486,7 +487,10 @@ impl Server {
         self.inbox.set_limit(changed.receive_queue);
         let limits = setup::server_limits(&changed);
         if let End::Ours(io) = &self.io {
-            io.shared.with_control(|server, now| server.set_limits(now, limits));
+            io.shared.with_control(|server, now| {
+                server.set_limits(now, limits);
+                server.set_policy(now, setup::policy(&changed));
+            });
         }
         *settings = changed;
         Ok(())

@@ -3,7 +3,8 @@
 
 use crate::Error;
 use crate::keyfile::{self, Privacy};
-use crate::options::{Credentials, Mode, OptionSpec, Place, Role, Settings};
+use crate::options::{Credentials, OptionSpec, PathRole, PathSpec, Place, Role, Settings};
+use crate::proto::client::PathSettings;
 use crate::proto::config::{
     CipherChoice, ClientConfig, ClientKeys, Common, ServerConfig, ServerKey, ServerLimits,
 };
@@ -170,6 +171,30 @@ pub(crate) fn value_of(
     Ok(settings.get(key))
 }
 
+/// How paths are chosen.
+pub(crate) fn policy(settings: &Settings) -> Policy {
+    Policy {
+        mode: settings.mode,
+        target_loss_ppb: settings.target_loss_ppb,
+        max_copies: settings.max_copies,
+        budget: settings.budget,
+        failback: settings.failback,
+    }
+}
+
+/// What a client is told about a path.
+pub(crate) fn path(settings: &Settings, spec: &PathSpec) -> PathSettings {
+    PathSettings {
+        name: spec.name.clone().unwrap_or_default(),
+        backup: spec.role == PathRole::Backup,
+        fixed_size: spec.mtu.is_some() || settings.mtu != 0,
+        // Mbit/s in bytes per second; 10^6 of them at most.
+        rate: spec.rate_mbit.map(|mbit| (mbit * 125_000.0) as u64),
+        // The words of a path take no larger ones.
+        weight: u16::try_from(spec.weight).unwrap_or(u16::MAX),
+    }
+}
+
 /// What of a server may change while it runs.
 pub(crate) fn server_limits(settings: &Settings) -> ServerLimits {
     ServerLimits {
@@ -230,9 +255,7 @@ fn common(settings: &Settings) -> Result<Common, Error> {
         window_memory: usize::try_from(settings.window_memory).unwrap_or(usize::MAX),
         reassembly_memory: usize::try_from(settings.reassembly_memory).unwrap_or(usize::MAX),
         intervals: Intervals { active: settings.probe_interval, idle: settings.idle_interval },
-        policy: match settings.mode {
-            Mode::Redundant => Policy::Redundant,
-        },
+        policy: policy(settings),
         rekey_after: settings.rekey_interval,
         reorder: settings.reorder,
         path_queue: settings.path_queue,

@@ -48,6 +48,7 @@ impl Snapshot {
             "version": self.version,
             "key_ids": self.key_ids,
             "connected": self.stats.connected,
+            "mode": Some(self.stats.mode).filter(|word| !word.is_empty()),
             "cipher": Some(self.stats.cipher).filter(|name| !name.is_empty()),
             "backend": self.stats.backend,
             "dropped": drops,
@@ -453,6 +454,7 @@ fn peer_json(peer: &PeerInfo) -> Value {
     json!({
         "id": id,
         "restarts": peer.restarts,
+        "mode": peer.mode,
         "cipher": peer.cipher,
         "window": peer.window,
         "session": session_json(&peer.session),
@@ -547,6 +549,7 @@ mod tests {
         let stats = Stats {
             connected: true,
             traffic: Traffic::default(),
+            mode: if role == Role::Client { "weighted" } else { "" },
             drops: vec![("duplicate", 5), ("too_old", 0)],
             unattributed: 1,
             queue_dropped: 2,
@@ -575,6 +578,7 @@ mod tests {
             paths: vec![path(1, "p")],
             traffic: Traffic::default(),
             cipher: "aes-256-gcm",
+            mode: "fastest",
             window: 4_096,
             session: session.clone(),
         };
@@ -591,7 +595,10 @@ mod tests {
     fn json_says_what_the_snapshot_says() {
         let client: Value = serde_json::from_str(&snapshot(Role::Client).to_json()).unwrap();
         assert_eq!(client["role"], "client");
-        assert_eq!(client["cipher"], "aes-256-gcm");
+        assert_eq!(
+            (&client["cipher"], &client["mode"]),
+            (&json!("aes-256-gcm"), &json!("weighted"))
+        );
         assert_eq!(client["dropped"]["duplicate"], 5);
         assert_eq!(client["reorder"]["given_up"], 2);
         assert_eq!(client["paths"][0]["name"], "a\"b\\c");
@@ -609,7 +616,8 @@ mod tests {
         assert_eq!(client["session"]["pairs"][0]["correlation"], 1.0);
 
         let server: Value = serde_json::from_str(&snapshot(Role::Server).to_json()).unwrap();
-        assert_eq!(server["cipher"], Value::Null);
+        assert_eq!((&server["cipher"], &server["mode"]), (&Value::Null, &Value::Null));
+        assert_eq!(server["peers"][0]["mode"], "fastest");
         assert_eq!(server["peers"][0]["cipher"], "aes-256-gcm");
         assert_eq!(server["peers"][0]["id"], 3);
         assert_eq!(server["peers"][0]["session"]["late"], 1);

@@ -335,6 +335,8 @@ pub struct PeerInfo {
     pub traffic: Traffic,
     /// What its packets are sealed with: `chacha20-poly1305` or `aes-256-gcm`.
     pub cipher: &'static str,
+    /// The option `mode` that counts for it, in both directions: it may have been set at its end.
+    pub mode: &'static str,
     /// Packets that its receive window remembers.
     pub window: usize,
     /// Its tunnel as a whole.
@@ -349,6 +351,9 @@ pub struct Stats {
     pub connected: bool,
     /// Of all paths, and of all peers.
     pub traffic: Traffic,
+    /// The option `mode` that counts in both directions: it may have been set at the server. Empty
+    /// at a server, where every peer has its own.
+    pub mode: &'static str,
     /// Copies removed and datagrams dropped, by reason.
     pub drops: Vec<(&'static str, u64)>,
     /// Packets from an address that is no path's.

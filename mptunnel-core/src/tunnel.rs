@@ -15,8 +15,8 @@ use crate::io::paths::{PathJob, PathPlan};
 use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::hex;
-use crate::options::{HostPort, PathRole, PathSpec, Place, Protocol, Settings};
-use crate::proto::client::{Client, PathSettings};
+use crate::options::{HostPort, PathSpec, Place, Protocol, Settings};
+use crate::proto::client::Client;
 use crate::proto::dataplane::DataPlane;
 use crate::proto::time::Time;
 use crate::proto::view::SendView;
@@ -468,12 +468,11 @@ impl Tunnel {
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or_else(|| {
             Error::Config(format!("path {spec}: it needs to=HOST:PORT, or name the server"))
         })?;
-        let name = spec.name.get_or_insert_with(|| match &spec.interface {
+        spec.name.get_or_insert_with(|| match &spec.interface {
             Some(interface) => format!("{to}%{interface}"),
             None => to.to_string(),
         });
-        let name = name.clone();
-        let settings = self.path_settings(&spec, name);
+        let settings = setup::path(&self.settings.lock(), &spec);
         let too_many =
             || Error::Config("a tunnel has at most 32 paths: remove one first".to_owned());
         let mut specs = self.specs.lock();
@@ -505,17 +504,6 @@ impl Tunnel {
         Ok(id)
     }
 
-    /// What the state machine is told about a path.
-    fn path_settings(&self, spec: &PathSpec, name: String) -> PathSettings {
-        PathSettings {
-            name,
-            backup: spec.role == PathRole::Backup,
-            fixed_size: spec.mtu.is_some() || self.settings.lock().mtu != 0,
-            // Mbit/s in bytes per second; 10^6 of them at most.
-            rate: spec.rate_mbit.map(|mbit| (mbit * 125_000.0) as u64),
-        }
-    }
-
     /// Removes a path. Its id is never used again.
     ///
     /// # Errors
@@ -539,9 +527,9 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Changes one word of a path while the tunnel runs. `name`, `role`, `mtu` and `rate` take effect
-    /// in place; `to`, `if`, `src` and `mark` give the path a new socket, with the same port if that
-    /// is possible. The rest is kept for policies that look at it.
+    /// Changes one word of a path while the tunnel runs. `name`, `role`, `weight`, `mtu` and `rate`
+    /// take effect in place; `to`, `if`, `src` and `mark` give the path a new socket, with the same
+    /// port if that is possible. The rest is kept for policies that look at it.
     ///
     /// # Errors
     /// [`Error::Config`] for a wrong word or value, or a name that another path has;
@@ -559,13 +547,13 @@ impl Tunnel {
             return Err(Error::Config(format!("another path has the name {name:?} already")));
         }
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or(Error::UnknownPath(id))?;
-        let settings = self.path_settings(&spec, name.clone());
+        let settings = setup::path(&self.settings.lock(), &spec);
         let known = match &self.io {
             End::Ours(io) => {
                 if settings.rate.is_some() {
                     io.pace_paths()?;
                 }
-                io.shared.with_control(|client, _| client.set_path(id, settings))
+                io.shared.with_control(|client, now| client.set_path(now, id, settings))
             }
             End::Legacy(io) => io.set_path(id, to.clone(), spec.clone()),
         };
@@ -580,7 +568,8 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Changes an option while the tunnel runs: `receive-queue` or `idle-interval`.
+    /// Changes an option while the tunnel runs: `receive-queue`, `idle-interval`, `mode`,
+    /// `target-loss`, `max-copies`, `budget` or `failback`. The last five count at both ends.
     ///
     /// # Errors
     /// [`Error::Config`] for an unknown option, a wrong value, or an option that counts only at the
@@ -590,9 +579,11 @@ impl Tunnel {
         let mut settings = self.settings.lock();
         let changed = setup::changed(&settings, Place::ClientLibrary, key, value)?;
         self.inbox.set_limit(changed.receive_queue);
-        let idle = changed.idle_interval;
         if let End::Ours(io) = &self.io {
-            io.shared.with_control(|client, _| client.set_idle_interval(idle));
+            io.shared.with_control(|client, now| {
+                client.set_idle_interval(changed.idle_interval);
+                client.set_policy(now, setup::policy(&changed));
+            });
         }
         *settings = changed;
         Ok(())

@@ -77,7 +77,7 @@ fn forged_copies_of_the_sample_do_not_make_a_path_look_better() {
     world.stream(client, Up, 500, 200);
     let forger = world.client(client).paths[1].outer;
     let mut waiting = VecDeque::new();
-    for _ in 0..3_000 {
+    for _ in 0..6_000 {
         world.run_for(MS);
         for captured in world.captured() {
             let mut bytes = captured.parcel.bytes().to_vec();

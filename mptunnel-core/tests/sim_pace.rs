@@ -115,10 +115,11 @@ fn a_rate_may_change_and_an_idle_path_needs_no_timer() {
     world.stream(client, Up, 100, 964);
     world.run_for(2 * S);
     let before = delivered(&world, client).0;
+    let now = world.client(client).local(world.now());
     let host = world.client_mut(client);
     let id = host.paths[0].id.expect("it runs");
     let settings = PathSettings { rate: Some(SLOW), ..PathSettings::default() };
-    assert!(host.client_mut().expect("it runs").set_path(id, settings));
+    assert!(host.client_mut().expect("it runs").set_path(now, id, settings));
     world.settle();
     world.run_for(2 * S);
     world.stop_streams();

@@ -116,7 +116,7 @@ fn with_backup(seed: u64) -> (World, ServerNo, ClientNo) {
 }
 
 #[test]
-fn a_backup_path_carries_probes_only_until_the_other_one_dies() {
+fn a_backup_path_carries_probes_and_the_sample_only_until_the_other_one_dies() {
     let (mut world, _, client) = with_backup(1);
     world.start_all();
     world.run_for(2 * S);
@@ -125,7 +125,9 @@ fn a_backup_path_carries_probes_only_until_the_other_one_dies() {
     world.run_for(5 * S);
     let on_backup =
         |c: &&mptunnel_core::sim::world::Captured| c.path.index == 1 && c.parcel.cargo.is_some();
-    assert_eq!(world.captured().iter().filter(on_backup).count(), 0);
+    // One datagram in 64 of 500 each way.
+    let sample = world.captured().iter().filter(on_backup).count();
+    assert!((14..=18).contains(&sample), "{sample}");
 
     let sent = world.ledger().all().len();
     world.set_dark(path(client, 0), true);
@@ -144,7 +146,8 @@ fn a_backup_path_carries_probes_only_until_the_other_one_dies() {
     world.run_for(3 * S);
     world.captured();
     world.run_for(3 * S);
-    assert_eq!(world.captured().iter().filter(on_backup).count(), 0, "stands by again");
+    let sample = world.captured().iter().filter(on_backup).count();
+    assert!(sample <= 18, "stands by again: {sample}");
     world.verify();
 }
 

@@ -136,7 +136,8 @@ pub extern "C" fn mpt_close(t: *mut mpt_t) {
     });
 }
 
-/// Changes an option while the endpoint runs. At a client: receive-queue, idle-interval. At a
+/// Changes an option while the endpoint runs. At a client: receive-queue, idle-interval,
+/// mode, target-loss, max-copies, budget, failback, of which the last five count at both ends. At a
 /// server: these and sessions, session-timeout, handshake-rate, cookie-threshold, source-rate,
 /// source-burst.
 ///

@@ -28,8 +28,8 @@ pub struct mpt_msg {
     /// Receiving: the path of the first copy, 0 if it is not known. Sending: this path only;
     /// 0: the policy chooses.
     pub path: mpt_path_id,
-    /// Sending: over the so many best of the paths that the policy chose, by their round trip;
-    /// 0: over all of them.
+    /// Sending: over the so many best of the paths that are fit, by their round trip, in any
+    /// mode; 0: over those that the mode chooses.
     pub copies: u8,
     /// 0.
     pub reserved: [u8; 3],

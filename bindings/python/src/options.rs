@@ -106,6 +106,7 @@ pub(crate) fn option_table() -> Vec<Row> {
                 Kind::Duration => ("duration", Vec::new()),
                 Kind::Size => ("size", Vec::new()),
                 Kind::Count => ("count", Vec::new()),
+                Kind::Share => ("share", Vec::new()),
                 Kind::Text => ("text", Vec::new()),
                 Kind::File => ("file", Vec::new()),
                 Kind::PublicKey => ("public-key", Vec::new()),
@@ -118,6 +119,7 @@ pub(crate) fn option_table() -> Vec<Row> {
                 Unit::Bytes => "bytes",
                 Unit::Packets => "packets",
                 Unit::PerSecond => "per second",
+                Unit::Percent => "per cent",
             };
             (
                 spec.key,

@@ -642,10 +642,14 @@ EFFECTS = {
 """A function for each option, in a world of one language."""
 
 ELSEWHERE = {
+    "target_loss": "four_independent_paths_of_5_percent_take_a_little_more_than_three_copies",
+    "max_copies": "the_number_of_copies_and_the_budget_bound_it",
+    "budget": "the_number_of_copies_and_the_budget_bound_it",
+    "failback": "traffic_returns_from_a_backup_as_the_fail_back_policy_says",
     "window_memory": "the_memory_options_bound_what_windows_and_pieces_take",
     "reassembly_memory": "the_memory_options_bound_what_windows_and_pieces_take",
 }
-"""What no application sees: the tests in mptunnel-core that do."""
+"""What no application sees, or only over minutes or lossy paths: the tests in mptunnel-core."""
 
 ALONE = {"offload", "threads"}
 """What looks at the whole process."""

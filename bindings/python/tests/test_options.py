@@ -15,7 +15,11 @@ KEY = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
 
 # keyword: value, what `get` answers.
 GOOD: dict[str, tuple[object, str]] = {
-    "mode": ("redundant", "redundant"),
+    "mode": ("weighted", "weighted"),
+    "target_loss": (1e-5, "0.00001"),
+    "max_copies": (3, "3"),
+    "budget": (150, "150"),
+    "failback": ("better", "better"),
     "key_file": (Path("/dir/psk"), "/dir/psk"),
     "passphrase_file": ("/dir/words", "/dir/words"),
     "private_key_file": ("/dir/own", "/dir/own"),
@@ -55,6 +59,10 @@ GOOD: dict[str, tuple[object, str]] = {
 # keyword: value that is wrong, what the message says.
 BAD: dict[str, tuple[object, str]] = {
     "mode": ("quick", 'mode = "quick": expected '),
+    "target_loss": (0.6, 'target-loss = "0.6": expected a share from 0.000000001 to 0.5'),
+    "max_copies": (33, 'max-copies = "33": expected a whole number from 1 to 32, or 0: as many'),
+    "budget": (-1, 'budget = "-1": expected a whole number from 1 to 3100 per cent, or 0: no limit'),
+    "failback": ("soon", 'failback = "soon": expected one of always, better, never'),
     "key_file": (KEY, "key-file is the name of a file, but this looks like a key"),
     "passphrase_file": ("", 'passphrase-file = "": expected the name of a file'),
     "private_key_file": (KEY, "private-key-file is the name of a file"),

@@ -397,7 +397,7 @@ impl ClientShared {
         patience: &mut Patience<'_>,
     ) -> Result<bool, Error> {
         let table = self.sockets.read().clone();
-        let chosen = view.targets.iter().filter(|t| view.chosen & path_bit(t.slot) != 0);
+        let chosen = view.targets.iter().filter(|t| view.chosen() & path_bit(t.slot) != 0);
         let socket = |t: &Target| Some(&*find(&table, t.route.socket)?.socket);
         let sockets: Vec<&UdpSocket> = chosen.filter_map(socket).collect();
         patience.wait(&sockets)

@@ -7,6 +7,7 @@ use super::socket::UdpSocket;
 use crate::proto::num::path_bit;
 use crate::proto::pace::{Offer, Part};
 use crate::proto::route::Route;
+use crate::proto::sched::Turns;
 use crate::proto::time::Time;
 use crate::proto::view::{PacketSink, SendRefused, SendView, Target};
 
@@ -53,6 +54,7 @@ pub(crate) struct Outgoing<'a, S: Sockets> {
     batch: &'a mut SendBatch,
     view: &'a SendView,
     sockets: &'a S,
+    turns: Turns,
     outcome: Outcome,
     /// The paths that do not take every packet at once: unproven ones, and those with a rate.
     gated: u32,
@@ -71,14 +73,17 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
         let gates = view.targets.iter().filter(|t| t.credit.is_some() || t.pace.is_some());
         let gated = gates.fold(0, |set, target| set | path_bit(target.slot));
         let (outcome, now, part) = (Outcome::default(), Time::default(), Part::First);
-        Outgoing { batch, view, sockets, outcome, gated, now, part, refused: 0, short: 0 }
+        let turns = Turns::default();
+        Outgoing { batch, view, sockets, turns, outcome, gated, now, part, refused: 0, short: 0 }
     }
 
     /// Seals one datagram. It is sent at the latest when the batch is [finished](Self::finish).
     pub(crate) fn push(&mut self, now: Time, flow: u16, payload: &[u8]) -> Result<(), SendRefused> {
-        let view = self.view;
         self.now = now;
-        view.send(now, flow, payload, self)
+        let mut turns = std::mem::take(&mut self.turns);
+        let sent = self.view.send_in(now, &mut turns, flow, payload, self);
+        self.turns = turns;
+        sent
     }
 
     /// Seals and sends datagrams. The first that was refused is told, with its length, if nothing
@@ -107,6 +112,7 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
 
     /// Sends what is left.
     pub(crate) fn finish(mut self) -> Outcome {
+        self.view.plan.end(&mut self.turns);
         self.flush();
         if self.gated != 0 {
             let waiting = self.view.targets.iter().filter_map(|t| t.pace.as_ref()?.deadline());
@@ -164,7 +170,7 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
         self.outcome.whole = false;
         for target in &self.view.targets {
             let bit = path_bit(target.slot);
-            if self.view.chosen & bit == 0 {
+            if self.view.chosen() & bit == 0 {
                 continue;
             }
             let to = (target.route.remote, target.route.local);
@@ -185,6 +191,12 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
             let queued = self.batch.queued(target.slot);
             self.outcome.add(&report, queued, self.short & bit != 0);
             most = most.max(report.packets + queued);
+        }
+        if most > 0 && self.view.plan.is_dealt() {
+            // Each path has its share only. What a full socket left behind is lost: it lies among
+            // what others took, so none of it can be sent again.
+            let queued = self.view.targets.iter().map(|target| self.batch.queued(target.slot));
+            most = self.batch.packets() + queued.sum::<usize>();
         }
         self.outcome.most += most;
         self.short = 0;

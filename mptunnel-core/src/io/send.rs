@@ -115,6 +115,11 @@ impl SendBatch {
         self.queued.iter().map(|(_, count)| *count).max().unwrap_or(0)
     }
 
+    /// How many packets there are, each counted once.
+    pub(crate) fn packets(&self) -> usize {
+        self.runs.packets_from(Cursor::default(), u32::MAX)
+    }
+
     /// Adds the first `len` bytes of what [`room`](Self::room) gave last as a packet for each path
     /// whose bit is set in `paths`.
     ///

@@ -320,7 +320,7 @@ impl ServerShared {
         view: &SendView,
         patience: &mut Patience<'_>,
     ) -> Result<bool, Error> {
-        let chosen = view.targets.iter().filter(|t| view.chosen & path_bit(t.slot) != 0);
+        let chosen = view.targets.iter().filter(|t| view.chosen() & path_bit(t.slot) != 0);
         let mut numbers: Vec<u32> = chosen.map(|t| t.route.socket).collect();
         numbers.sort_unstable();
         numbers.dedup();

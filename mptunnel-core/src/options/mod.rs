@@ -34,7 +34,7 @@ pub use file::{ConfigErrors, ConfigFile, LineError, LineErrorKind, OptionLine, P
 pub use host::{AddressError, HostPort, parse_listen};
 pub use path::{MAX_PATHS, PATH_WORDS, PathError, PathRole, PathSpec, PathWord};
 pub use reference::reference_markdown;
-pub use settings::{CipherChoice, Mode, Protocol, Settings};
+pub use settings::{CipherChoice, Failback, Mode, Protocol, Settings};
 pub use spec::{Kind, OptionSpec, Place, Range, Role, Scope, Unit};
 pub use table::OPTIONS;
 pub use uri::{EndpointUri, UriError};

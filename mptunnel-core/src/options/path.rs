@@ -22,7 +22,7 @@ pub struct PathSpec {
     pub source: Option<IpAddr>,
     /// The firewall mark of its packets (Linux).
     pub mark: Option<u32>,
-    /// Its share under a policy that weighs, 1 to 65535.
+    /// Its share under `mode=weighted`, 1 to 65535; 0: `auto`, as it is measured.
     pub weight: u32,
     /// Whether it carries traffic, or waits until no active path is up.
     pub role: PathRole,
@@ -90,9 +90,9 @@ pub static PATH_WORDS: &[PathWord] = &[
     },
     PathWord {
         key: "weight",
-        placeholder: "NUMBER",
-        expected: "a whole number from 1 to 65535",
-        help: "share of the traffic under a policy that weighs (default 1)",
+        placeholder: "NUMBER|auto",
+        expected: "a whole number from 1 to 65535, or auto; for a path that waits, use role=backup",
+        help: "share of the traffic in mode weighted; auto: as it is measured (default 1)",
     },
     PathWord {
         key: "role",
@@ -275,8 +275,12 @@ impl PathSpec {
                 self.mark = Some(mark.ok_or_else(malformed)?);
             }
             "weight" => {
-                let weight = number(value).filter(|weight| (1..=65_535).contains(weight));
-                self.weight = weight.ok_or_else(malformed)?;
+                self.weight = match value {
+                    "auto" => 0,
+                    _ => {
+                        number(value).filter(|n| (1..=65_535).contains(n)).ok_or_else(malformed)?
+                    }
+                };
             }
             "role" => {
                 self.role = match value {
@@ -332,7 +336,10 @@ impl PathSpec {
             "if" => self.interface.clone(),
             "src" => self.source.map(|ip| ip.to_string()),
             "mark" => self.mark.map(|mark| mark.to_string()),
-            "weight" => (self.weight != 1).then(|| self.weight.to_string()),
+            "weight" => match self.weight {
+                0 => Some("auto".to_owned()),
+                weight => (weight != 1).then(|| weight.to_string()),
+            },
             "role" => (self.role == PathRole::Backup).then(|| self.role.to_string()),
             "rate" => self.rate_mbit.map(|rate| rate.to_string()),
             "cost" => self.cost.map(|cost| cost.to_string()),

@@ -12,6 +12,7 @@ use super::table::OPTIONS;
 use super::value::Value;
 use crate::keyfile;
 pub use crate::proto::config::CipherChoice;
+pub use crate::proto::sched::{Failback, Mode};
 
 /// The values of all options. [`OPTIONS`] tells what each one means, its unit and its range.
 ///
@@ -21,6 +22,14 @@ pub use crate::proto::config::CipherChoice;
 pub struct Settings {
     /// `mode`
     pub mode: Mode,
+    /// `target-loss`, billionths
+    pub target_loss_ppb: u32,
+    /// `max-copies`; 0 = as many as there are paths
+    pub max_copies: u8,
+    /// `budget`, per cent; 0 = no limit
+    pub budget: u16,
+    /// `failback`
+    pub failback: Failback,
     /// `key-file`
     pub key_file: Option<PathBuf>,
     /// `passphrase-file`
@@ -105,6 +114,10 @@ impl Default for Settings {
     fn default() -> Settings {
         Settings {
             mode: Mode::Redundant,
+            target_loss_ppb: 100_000,
+            max_copies: 0,
+            budget: 0,
+            failback: Failback::Always,
             key_file: None,
             passphrase_file: None,
             private_key_file: None,
@@ -179,26 +192,6 @@ impl Settings {
     }
 }
 
-/// Which paths carry each datagram.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-#[non_exhaustive]
-pub enum Mode {
-    /// Every path carries every datagram: it is lost only if all copies are.
-    #[default]
-    Redundant,
-}
-
-impl Mode {
-    pub(super) const WORDS: &'static [&'static str] = &["redundant"];
-
-    /// The word for this mode in options, logs and statistics.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Mode::Redundant => "redundant",
-        }
-    }
-}
-
 /// What travels between the two ends.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 #[non_exhaustive]
@@ -227,8 +220,27 @@ impl Protocol {
 impl Value {
     pub(super) fn mode(self) -> Mode {
         match self {
-            Value::Choice("redundant") => Mode::Redundant,
+            Value::Choice(word) => {
+                Mode::of_word(word).unwrap_or_else(|| mismatch("mode", &Value::Choice(word)))
+            }
             other => mismatch("mode", &other),
+        }
+    }
+
+    pub(super) fn failback(self) -> Failback {
+        match self {
+            Value::Choice(word) => Failback::of_word(word)
+                .unwrap_or_else(|| mismatch("fail-back", &Value::Choice(word))),
+            other => mismatch("fail-back", &other),
+        }
+    }
+
+    pub(super) fn share<T: TryFrom<u64>>(self) -> T {
+        match self {
+            Value::Share(n) => {
+                T::try_from(n).unwrap_or_else(|_| mismatch("share", &Value::Share(n)))
+            }
+            other => mismatch("share", &other),
         }
     }
 
@@ -350,8 +362,8 @@ mod tests {
 
     #[test]
     fn every_setter_has_an_effect() {
-        // `mode` has one word only, and an option that is not built in has no value at all.
-        let settable = |spec: &&OptionSpec| spec.key != "mode" && !samples(spec).is_empty();
+        // An option that is not built in has no value at all.
+        let settable = |spec: &&OptionSpec| !samples(spec).is_empty();
         for spec in OPTIONS.iter().filter(settable) {
             let changed = samples(spec).iter().any(|text| {
                 let mut settings = Settings::default();

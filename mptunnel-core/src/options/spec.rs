@@ -43,6 +43,8 @@ pub enum Kind {
     Size,
     /// A whole number.
     Count,
+    /// A share: `0.0001`, `1e-4` or `0.01%`.
+    Share,
     /// A short text.
     Text,
     /// The name of a file.
@@ -68,11 +70,14 @@ pub enum Unit {
     Packets,
     /// Events per second.
     PerSecond,
+    /// Hundredths.
+    Percent,
 }
 
 /// The smallest and the largest value, both allowed.
 ///
-/// Durations count in milliseconds, sizes in bytes, texts by their length in bytes.
+/// Durations count in milliseconds, sizes in bytes, shares in billionths, texts by their length in
+/// bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Range {
     /// The smallest value.
@@ -219,7 +224,9 @@ impl OptionSpec {
             (Kind::Count, Unit::Bytes) => "BYTES",
             (Kind::Count, Unit::Packets) => "PACKETS",
             (Kind::Count, Unit::PerSecond) => "PER_SECOND",
+            (Kind::Count, Unit::Percent) => "PERCENT",
             (Kind::Count, _) => "NUMBER",
+            (Kind::Share, _) => "SHARE",
             (Kind::Text, _) => "TEXT",
             (Kind::File, _) => "FILE",
             (Kind::PublicKey, _) => "PUBLIC_KEY",
@@ -236,6 +243,7 @@ impl OptionSpec {
             Kind::Duration => format!("a duration{}, such as 250ms, 1.5s or 2m", self.bounds()),
             Kind::Size => format!("a size in bytes{}, such as 65536, 256KiB or 4M", self.bounds()),
             Kind::Count => format!("a whole number{}", self.bounds()),
+            Kind::Share => format!("a share{}, such as 0.0001, 1e-4 or 0.01%", self.bounds()),
             Kind::Text => match self.range {
                 Some(Range { min, max, .. }) => format!(
                     "a text of {min} to {max} bytes without control characters and without blanks \
@@ -265,6 +273,7 @@ impl OptionSpec {
             (Kind::Count, Unit::Bytes) => words.push_str(" bytes"),
             (Kind::Count, Unit::Packets) => words.push_str(" packets"),
             (Kind::Count, Unit::PerSecond) => words.push_str(" per second"),
+            (Kind::Count, Unit::Percent) => words.push_str(" per cent"),
             _ => {}
         }
         if let Some(zero) = range.zero {
@@ -325,6 +334,10 @@ mod tests {
             expected("window-memory"),
             "a size in bytes from 1MiB to 4GiB, such as 65536, 256KiB or 4M"
         );
-        assert_eq!(expected("mode"), "redundant");
+        assert_eq!(expected("mode"), "one of redundant, weighted, fastest, adaptive");
+        assert_eq!(
+            expected("target-loss"),
+            "a share from 0.000000001 to 0.5, such as 0.0001, 1e-4 or 0.01%"
+        );
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::settings::{CipherChoice, Mode, Protocol};
+use super::settings::{CipherChoice, Failback, Mode, Protocol};
 use super::spec::{Kind, OptionSpec, Range, Scope, Unit};
 use super::value::Value;
 
@@ -16,11 +16,59 @@ pub static OPTIONS: &[OptionSpec] = &[
         unit: Unit::None,
         range: None,
         default: Some("redundant"),
-        help: "which paths carry each datagram: redundant = all of them",
-        live: false,
+        help: "which paths carry each datagram, both ways: all, one in turn, the fastest, the fewest",
+        live: true,
         scope: Scope::BOTH,
         get: |s| Some(Value::Choice(s.mode.word())),
         put: |s, v| s.mode = v.mode(),
+    },
+    OptionSpec {
+        key: "target-loss",
+        kind: Kind::Share,
+        unit: Unit::None,
+        range: Some(Range::new(1, 500_000_000)),
+        default: Some("0.0001"),
+        help: "mode adaptive: the share of the datagrams that may be lost on all paths",
+        live: true,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Share(s.target_loss_ppb.into())),
+        put: |s, v| s.target_loss_ppb = v.share(),
+    },
+    OptionSpec {
+        key: "max-copies",
+        kind: Kind::Count,
+        unit: Unit::None,
+        range: Some(Range::or_zero(1, 32, "as many as there are paths")),
+        default: Some("0"),
+        help: "mode adaptive: most copies of a datagram",
+        live: true,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Number(s.max_copies.into())),
+        put: |s, v| s.max_copies = v.number(),
+    },
+    OptionSpec {
+        key: "budget",
+        kind: Kind::Count,
+        unit: Unit::Percent,
+        range: Some(Range::or_zero(1, 3_100, "no limit")),
+        default: Some("0"),
+        help: "mode adaptive: what copies may add to the traffic, on average",
+        live: true,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Number(s.budget.into())),
+        put: |s, v| s.budget = v.number(),
+    },
+    OptionSpec {
+        key: "failback",
+        kind: Kind::Choice(Failback::WORDS),
+        unit: Unit::None,
+        range: None,
+        default: Some("always"),
+        help: "when traffic leaves a backup path: others are back, are better too, or never",
+        live: true,
+        scope: Scope::BOTH,
+        get: |s| Some(Value::Choice(s.failback.word())),
+        put: |s, v| s.failback = v.failback(),
     },
     OptionSpec {
         key: "key-file",

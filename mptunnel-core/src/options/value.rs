@@ -17,6 +17,8 @@ pub enum Value {
     Duration(Duration),
     Number(u64),
     Size(u64),
+    /// In billionths.
+    Share(u64),
     Text(String),
     File(PathBuf),
     PublicKey([u8; 32]),
@@ -42,6 +44,7 @@ impl Value {
             }
             Kind::Size => in_range(spec.range, parse_size(text)?).map(Value::Size),
             Kind::Count => in_range(spec.range, parse_count(text)?).map(Value::Number),
+            Kind::Share => in_range(spec.range, parse_share(text)?).map(Value::Share),
             Kind::Text => {
                 let clean = text.trim() == text && !text.chars().any(char::is_control);
                 in_range(spec.range, u64::try_from(text.len()).ok()?)?;
@@ -68,6 +71,7 @@ impl Value {
             Value::Duration(duration) => format_duration(*duration),
             Value::Number(n) => n.to_string(),
             Value::Size(n) => format_size(*n),
+            Value::Share(n) => format_share(*n),
             Value::Text(text) => text.clone(),
             // A name that is no UTF-8 can only have come from a typed field, not through `parse`.
             Value::File(path) => path.to_string_lossy().into_owned(),
@@ -127,6 +131,24 @@ fn parse_count(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
+/// Reads `0.0001`, `1e-4`, `0.01%`, in billionths. What has no whole number of them is a mistake.
+fn parse_share(text: &str) -> Option<u64> {
+    let (number, billionths) = match text.strip_suffix('%') {
+        Some(number) => (number.trim_end(), 1e7),
+        None => (text, 1e9),
+    };
+    let plain = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '-');
+    let value: f64 = number.chars().all(plain).then(|| number.parse().ok())??;
+    let scaled = value * billionths;
+    let whole = scaled.round();
+    let exact = (scaled - whole).abs() < 1e-3 && (0.0..=1e9).contains(&whole);
+    exact.then_some(whole as u64)
+}
+
+fn format_share(n: u64) -> String {
+    (n as f64 / 1e9).to_string()
+}
+
 /// Splits `1.5 s` into `1.5` and `s`.
 fn split_unit(text: &str) -> (&str, &str) {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -180,6 +202,7 @@ pub fn format_bound(kind: Kind, n: u64) -> String {
     match kind {
         Kind::Duration => format_duration(Duration::from_millis(n)),
         Kind::Size => format_size(n),
+        Kind::Share => format_share(n),
         _ => n.to_string(),
     }
 }
@@ -249,6 +272,25 @@ mod tests {
         assert_eq!(parse_size("1G"), Some(1 << 30));
         for text in ["", "K", "0.1K", "4m", "4Mi", "4TiB", "99999999999999G", "-1"] {
             assert_eq!(parse_size(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn shares_are_decimals_powers_of_ten_or_per_cent() {
+        for (text, expected) in [
+            ("0.0001", 100_000),
+            ("1e-4", 100_000),
+            ("0.01%", 100_000),
+            ("0.01 %", 100_000),
+            ("0.5", 500_000_000),
+            ("1e-9", 1),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_share(text), Some(expected), "{text}");
+            assert_eq!(parse_share(&format_share(expected)), Some(expected), "{text}");
+        }
+        for text in ["", "%", "-1e-4", "+0.1", "inf", "nan", "1e-10", "0,1", "2", "1e-4x", "e"] {
+            assert_eq!(parse_share(text), None, "{text:?}");
         }
     }
 

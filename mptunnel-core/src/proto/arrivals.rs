@@ -20,9 +20,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// log2 of the step between two numbers of the sample, at first and at least: a slow stream gets
-/// a dense sample.
+/// log2 of the step between two numbers of the sample, at least: a slow stream gets a dense sample.
 pub const FINEST: u8 = 3;
+/// The same at first.
+const INITIAL: u8 = 6;
 /// The same at most: 100 million packets per second still give the rate that is aimed at.
 pub const COARSEST: u8 = 20;
 /// Numbers that a receiver notes per second: below the first it halves the step, above the second
@@ -136,7 +137,7 @@ struct Noted {
 
 impl Default for Arrivals {
     fn default() -> Self {
-        Arrivals { mask: AtomicU64::new(mask_of(FINEST)), waiting: Mutex::new(None) }
+        Arrivals { mask: AtomicU64::new(mask_of(INITIAL)), waiting: Mutex::new(None) }
     }
 }
 
@@ -184,7 +185,7 @@ impl Arrivals {
 impl Waiting {
     fn new(now: Time) -> Self {
         Waiting {
-            log2: FINEST,
+            log2: INITIAL,
             next: 0,
             numbers: VecDeque::with_capacity(WAITING),
             window_began: now,
@@ -269,7 +270,7 @@ pub struct SentLog {
 
 impl Default for SentLog {
     fn default() -> Self {
-        SentLog { mask: AtomicU64::new(mask_of(FINEST)), cells: OnceLock::new() }
+        SentLog { mask: AtomicU64::new(mask_of(INITIAL)), cells: OnceLock::new() }
     }
 }
 
@@ -548,11 +549,11 @@ mod tests {
     fn what_no_path_brought_is_missing_in_the_report_and_counts_as_lost_on_all() {
         let (arrivals, log, mut observed) =
             (Arrivals::default(), SentLog::default(), Observed::default());
-        (0..160).filter(|pn| log.wants(*pn)).for_each(|pn| log.note(pn, 0b11));
-        // Numbers 0, 8, 16 … 152; 80 is lost, 40 came on path 1 only.
-        let now = brought(&arrivals, 160, |pn| match pn {
-            80 => 0,
-            40 => 0b10,
+        (0..1_280).filter(|pn| log.wants(*pn)).for_each(|pn| log.note(pn, 0b11));
+        // Numbers 0, 64 … 1216; 640 is lost, 320 came on path 1 only.
+        let now = brought(&arrivals, 1_280, |pn| match pn {
+            640 => 0,
+            320 => 0b10,
             _ => 0b11,
         });
         assert_eq!(arrivals.report(START + 499 * MS), None, "the second copies may be on the way");
@@ -576,8 +577,8 @@ mod tests {
     fn a_report_that_is_lost_leaves_a_gap_and_no_false_losses() {
         let (arrivals, log, mut observed) =
             (Arrivals::default(), SentLog::default(), Observed::default());
-        (0..480).filter(|pn| log.wants(*pn)).for_each(|pn| log.note(pn, 0b11));
-        let now = brought(&arrivals, 480, |_| 0b11) + HOLD;
+        (0..3_840).filter(|pn| log.wants(*pn)).for_each(|pn| log.note(pn, 0b11));
+        let now = brought(&arrivals, 3_840, |_| 0b11) + HOLD;
 
         let reports: Vec<Report> = std::iter::from_fn(|| arrivals.report(now)).collect();
         assert_eq!(reports.iter().map(|r| r.arrivals().len()).collect::<Vec<_>>(), [20, 20, 20]);
@@ -589,7 +590,7 @@ mod tests {
 
     #[test]
     fn the_step_follows_the_rate_of_packets() {
-        for (per_s, expected) in [(100u64, 3), (2_000, 4), (30_000, 8), (1_000_000, 13)] {
+        for (per_s, expected) in [(100u64, 3), (500, 4), (2_000, 6), (30_000, 8), (1_000_000, 13)] {
             let arrivals = Arrivals::default();
             let mut noted = 0;
             for pn in 0..per_s * 4 {
@@ -606,12 +607,12 @@ mod tests {
     #[test]
     fn a_sender_forgets_what_is_not_asked_for_and_never_mixes_numbers_up() {
         let log = SentLog::default();
-        for pn in (0..100_000u64).step_by(8) {
-            log.note(pn, 1 << (pn / 8 % 32));
+        for pn in (0..800_000u64).step_by(64) {
+            log.note(pn, 1 << (pn / 64 % 32));
         }
-        for pn in (0..100_000u64).step_by(8) {
-            let remembered = (100_000 - pn) / 8 <= REMEMBERED as u64;
-            let expected = remembered.then_some(1 << (pn / 8 % 32));
+        for pn in (0..800_000u64).step_by(64) {
+            let remembered = (800_000 - pn) / 64 <= REMEMBERED as u64;
+            let expected = remembered.then_some(1 << (pn / 64 % 32));
             assert_eq!(log.paths(pn), expected, "{pn}");
         }
     }

@@ -82,7 +82,7 @@ impl Default for Common {
                 active: Duration::from_millis(250),
                 idle: Duration::from_secs(5),
             },
-            policy: Policy::Redundant,
+            policy: Policy::default(),
             previous_sessions: 4,
             rekey_after: Duration::from_secs(120),
             reorder: Duration::ZERO,

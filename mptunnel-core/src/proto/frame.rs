@@ -4,6 +4,7 @@
 use super::arrivals::{Arrival, Report};
 use super::codec::{Reader, Writer};
 use super::drop::DropReason;
+use super::sched::{Failback, Policy, Setting};
 use super::wire::{CTRL_INNER_MIN, CTRL_OVERHEAD, MAX_PATHS};
 use std::mem::discriminant;
 
@@ -40,8 +41,17 @@ pub enum Frame {
     },
     /// The server asks the client to rekey.
     RekeyRequest,
+    /// The policy that counts for the sender.
+    Setting(Setting),
     /// Which paths brought a sample of the datagrams.
     Arrivals(Report),
+    /// The client says which share of the datagrams a path gets.
+    Weight {
+        /// Path slot, below 32.
+        path: u8,
+        /// The weight; 0: as it is measured.
+        weight: u16,
+    },
 }
 
 /// CLOSE: finished, final.
@@ -136,6 +146,18 @@ impl FrameList {
                 &Writer::<4>::new().put(&code.to_le_bytes()).put(&flow.to_le_bytes()).done(),
             ),
             Frame::RekeyRequest => self.put(0x06, &[]),
+            Frame::Setting(s) => self.put(
+                0x10,
+                &Writer::<16>::new()
+                    .put(&s.seq.to_le_bytes())
+                    .put(&[u8::from(s.by_server) | u8::from(s.is_answer) << 1, s.mode])
+                    .put(&[s.policy.failback.code(), s.policy.max_copies])
+                    .put(&s.policy.target_loss_ppb.to_le_bytes())
+                    .put(&s.policy.budget.to_le_bytes())
+                    .done(),
+            ),
+            Frame::Weight { path, weight } => self
+                .put(0x12, &Writer::<4>::new().put(&[path, 0]).put(&weight.to_le_bytes()).done()),
             Frame::Arrivals(report) => {
                 let arrivals = report.arrivals();
                 let count = u8::try_from(arrivals.len()).unwrap_or(0);
@@ -185,7 +207,7 @@ pub fn parse(inner: &[u8]) -> Result<Vec<Frame>, DropReason> {
         }
         let len = r.u8().ok_or(DropReason::Malformed)?;
         let body = r.take(usize::from(len)).ok_or(DropReason::Malformed)?;
-        if matches!(code, 0x01..=0x06 | 0x11) {
+        if matches!(code, 0x01..=0x06 | 0x10..=0x12) {
             let frame = parse_body(code, body).ok_or(DropReason::Malformed)?;
             // One packet speaks for one path: many PINGs in one would earn many paths' credit.
             let is_single = code <= 0x04 || code >= 0x10;
@@ -236,6 +258,20 @@ fn parse_body(code: u8, body: &[u8]) -> Option<Frame> {
         }
         (0x05, 4) => Some(Frame::Close { code: r.u16()?, flow: r.u16()? }),
         (0x06, 0) => Some(Frame::RekeyRequest),
+        (0x10, 16) => {
+            let (seq, flags, mode) = (r.u32()?, r.u8()?, r.u8()?);
+            let (failback, max_copies) = (Failback::of_code(r.u8()?), r.u8()?);
+            let (target_loss_ppb, budget) = (r.u32()?, r.u16()?);
+            let (by_server, is_answer) = (flags & 1 != 0, flags & 2 != 0);
+            let policy =
+                Policy { target_loss_ppb, max_copies, budget, failback, ..Policy::default() };
+            Some(Frame::Setting(Setting { seq, by_server, is_answer, mode, policy }))
+        }
+        (0x12, 4) => {
+            let path = path(r.u8()?)?;
+            r.skip(1)?;
+            Some(Frame::Weight { path, weight: r.u16()? })
+        }
         (0x11, len) => parse_arrivals(len, &mut r).map(Frame::Arrivals),
         _ => None,
     }
@@ -274,6 +310,16 @@ mod tests {
         assert!(report.push(Arrival { step: 200, first: 31, lead: u16::MAX, paths: 1 << 31 }));
         let mut all = SIMPLE.to_vec();
         all.push(Frame::Arrivals(report));
+        let policy = Policy {
+            target_loss_ppb: 77,
+            max_copies: 3,
+            budget: 250,
+            failback: Failback::Never,
+            ..Policy::default()
+        };
+        let setting = Setting { seq: 9, by_server: true, is_answer: true, mode: 3, policy };
+        all.push(Frame::Setting(setting));
+        all.push(Frame::Weight { path: 31, weight: 65_535 });
         all
     }
 

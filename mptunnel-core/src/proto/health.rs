@@ -1,66 +1,96 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What probes tell about one path: round trip, jitter, loss in each direction.
 
-use super::num::approximate;
+use super::num::{micros, rough};
+use super::sched::Measured;
 use super::time::Time;
 use std::time::Duration;
 
 /// Estimates for one path. All of them start unknown.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    srtt: Option<Duration>,
-    last_rtt: Option<Duration>,
-    min_rtt: Option<Duration>,
-    jitter: Duration,
-    last_transit: Option<(u64, u64)>,
+    /// Times in microseconds; 0: unknown. A round trip counts as at least one.
+    srtt_us: u32,
+    quick_us: u32,
+    last_us: u32,
+    min_us: u32,
+    jitter_us: f32,
+    has_transit: bool,
+    last_transit: (u64, u64),
     lost_out: LossEstimate,
     lost_in: LossEstimate,
-    last_pong: Option<Time>,
+    /// The origin of time: none came.
+    last_pong: Time,
 }
 
-/// Loss of one direction, as a mean in which a packet's weight halves every seven probes.
+/// Loss of one direction: three means that forget at different speeds, and sums.
 #[derive(Clone, Debug, Default)]
 struct LossEstimate {
+    /// Packets sent and arrived when it was last told.
+    last: (u64, u64),
     session: u32,
-    last: Option<(u64, u64)>,
-    sent: f64,
-    arrived: f64,
+    /// Whether `last` says anything.
+    known: bool,
+    means: [Measured; 3],
+    total: (u64, u64),
 }
 
-/// How much of the past a new sample leaves: 0.9 per probe.
-const MEMORY: f64 = 0.9;
+/// What a new sample leaves of the past, per probe: a third of it for changes that cannot wait; a
+/// weight that halves every seven probes; one that halves every nine seconds, for what is small.
+const MEMORY: [f32; 3] = [0.3, 0.9, 0.98];
 
 impl LossEstimate {
     /// The sender had sent `sent` packets, of which `arrived` had arrived. Differences are taken
     /// within one session only, because the counters start again with each.
     fn add(&mut self, session: u32, sent: u64, arrived: u64) {
-        let before = self.last.filter(|_| self.session == session);
-        if let Some((sent_before, arrived_before)) = before {
+        if self.known && self.session == session {
+            let (sent_before, arrived_before) = self.last;
             // An old answer overtaken by a newer one tells nothing new.
             let Some(sent_now) = sent.checked_sub(sent_before) else { return };
-            let arrived_now = arrived.saturating_sub(arrived_before);
-            self.sent = self.sent * MEMORY + approximate(sent_now);
-            self.arrived = self.arrived * MEMORY + approximate(arrived_now);
+            let lost = sent_now.saturating_sub(arrived.saturating_sub(arrived_before));
+            let (known, lost_before) = self.total;
+            self.total = (known.saturating_add(sent_now), lost_before.saturating_add(lost));
+            for (mean, memory) in self.means.iter_mut().zip(MEMORY) {
+                mean.sent = mean.sent * memory + rough(sent_now);
+                mean.lost = mean.lost * memory + rough(lost);
+            }
         }
-        (self.session, self.last) = (session, Some((sent, arrived)));
+        (self.session, self.last, self.known) = (session, (sent, arrived), true);
     }
 
     fn fraction(&self) -> Option<f64> {
-        (self.sent >= 1.0).then(|| (1.0 - self.arrived / self.sent).clamp(0.0, 1.0))
+        let [_, mean, _] = self.means;
+        (mean.sent >= 1.0).then(|| mean.fraction())
     }
+}
+
+/// `duration` in microseconds, 1 to 71 minutes.
+fn known_us(duration: Duration) -> u32 {
+    u32::try_from(micros(duration)).unwrap_or(u32::MAX).max(1)
+}
+
+fn duration(us: u32) -> Option<Duration> {
+    (us > 0).then(|| Duration::from_micros(us.into()))
 }
 
 impl Health {
     /// A PONG came: `rtt` without the time that the peer held the PING.
     pub fn on_rtt(&mut self, now: Time, rtt: Duration) {
+        let us = known_us(rtt);
+        let moved = |mean: u32, kept: u32, of: u32| match mean {
+            0 => us,
+            mean => {
+                let sum = u64::from(mean).saturating_mul(kept.into()).saturating_add(us.into());
+                let mean = sum.checked_div(of.into()).unwrap_or(sum);
+                u32::try_from(mean).unwrap_or(u32::MAX).max(1)
+            }
+        };
         // RFC 6298, section 2: the smoothed mean moves by an eighth of the difference.
-        self.srtt = Some(match self.srtt {
-            None => rtt,
-            Some(srtt) => srtt.mul_f64(0.875).saturating_add(rtt.mul_f64(0.125)),
-        });
-        self.last_rtt = Some(rtt);
-        self.min_rtt = Some(self.min_rtt.map_or(rtt, |min| min.min(rtt)));
-        self.last_pong = Some(now);
+        self.srtt_us = moved(self.srtt_us, 7, 8);
+        self.quick_us = moved(self.quick_us, 1, 2);
+        self.last_us = us;
+        self.min_us = if self.min_us == 0 { us } else { self.min_us.min(us) };
+        self.last_pong = now;
     }
 
     /// A PONG told that of `sent` packets of this session `arrived` had arrived.
@@ -74,40 +104,69 @@ impl Health {
         // RFC 3550, section 6.4.1: a sixteenth of the change of the transit time. Only differences
         // of the two clocks enter, so they need not agree.
         let here = now.as_micros();
-        if let Some((there_before, here_before)) = self.last_transit {
+        if self.has_transit {
+            let (there_before, here_before) = self.last_transit;
             let there = t_tx.saturating_sub(there_before);
-            let change = here.saturating_sub(here_before).abs_diff(there);
-            let change = Duration::from_micros(change);
-            self.jitter =
-                self.jitter.mul_f64(15.0 / 16.0).saturating_add(change.mul_f64(1.0 / 16.0));
+            let change = rough(here.saturating_sub(here_before).abs_diff(there));
+            self.jitter_us += (change - self.jitter_us) / 16.0;
         }
-        self.last_transit = Some((t_tx, here));
+        (self.has_transit, self.last_transit) = (true, (t_tx, here));
         self.lost_in.add(session, sent, arrived);
     }
 
     /// The peer's clock or the path is another one: forget the transit time.
     pub fn on_new_peer(&mut self) {
-        self.last_transit = None;
+        self.has_transit = false;
     }
 
     /// Smoothed round trip.
     pub fn srtt(&self) -> Option<Duration> {
-        self.srtt
+        duration(self.srtt_us)
+    }
+
+    /// The same, moved by half of the difference by each answer.
+    pub fn quick_rtt(&self) -> Option<Duration> {
+        duration(self.quick_us)
     }
 
     /// The latest round trip.
     pub fn last_rtt(&self) -> Option<Duration> {
-        self.last_rtt
+        duration(self.last_us)
     }
 
     /// The shortest round trip ever seen on this path.
     pub fn min_rtt(&self) -> Option<Duration> {
-        self.min_rtt
+        duration(self.min_us)
     }
 
     /// Jitter of arriving probes, smoothed.
     pub fn jitter(&self) -> Duration {
-        self.jitter
+        Duration::from_secs_f64(f64::from(self.jitter_us.max(0.0)) / 1e6)
+    }
+
+    /// What was lost on the way out: of the last one or two probes, and of a quarter of a minute.
+    pub fn losses_out(&self) -> (Measured, Measured) {
+        let [recent, _, lasting] = self.lost_out.means;
+        (recent, lasting)
+    }
+
+    /// The share of what is sent now that will be lost. An outage of the past is forgotten when
+    /// enough has arrived since.
+    pub fn expected_loss(&self) -> f64 {
+        let (recent, _) = self.losses_out();
+        let mean = self.loss_out().unwrap_or(0.0);
+        let enough = recent.sent >= 20.0;
+        if enough { mean.min(recent.fraction().max(mean / 10.0)) } else { mean }
+    }
+
+    /// Packets sent of which it is known what became of them, and of these the lost ones.
+    pub fn totals_out(&self) -> (u64, u64) {
+        self.lost_out.total
+    }
+
+    /// The same of what the peer sent.
+    pub fn totals_in(&self) -> (u64, u64) {
+        self.lost_in.total
     }
 
     /// Fraction lost on the way out, 0 to 1.
@@ -122,7 +181,7 @@ impl Health {
 
     /// When the last PONG came.
     pub fn last_pong(&self) -> Option<Time> {
-        self.last_pong
+        Some(self.last_pong).filter(|at| *at > Time::default())
     }
 }
 
@@ -139,6 +198,7 @@ mod tests {
         health.on_rtt(Time::default(), 180 * MS);
 
         assert_eq!(health.srtt(), Some(110 * MS));
+        assert_eq!(health.quick_rtt(), Some(140 * MS));
         assert_eq!((health.last_rtt(), health.min_rtt()), (Some(180 * MS), Some(100 * MS)));
     }
 
@@ -150,7 +210,22 @@ mod tests {
 
         health.on_arrivals(1, 2000, 1700);
 
-        assert!((health.loss_out().unwrap() - 0.2).abs() < 1e-9);
+        assert!((health.loss_out().unwrap() - 0.2).abs() < 1e-6);
+        assert_eq!(health.totals_out(), (1_000, 200));
+    }
+
+    #[test]
+    fn the_means_forget_at_different_speeds() {
+        let mut health = Health::default();
+        for probe in 0..=40 {
+            health.on_arrivals(1, probe * 100, probe * 100);
+        }
+        health.on_arrivals(1, 4_100, 4_050);
+
+        let (recent, lasting) = health.losses_out();
+        assert!((recent.fraction() - 0.35).abs() < 0.01, "{recent:?}");
+        assert!((health.loss_out().unwrap() - 0.05).abs() < 0.01);
+        assert!((lasting.fraction() - 0.0178).abs() < 0.001, "{lasting:?}");
     }
 
     #[test]

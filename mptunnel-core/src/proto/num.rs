@@ -9,6 +9,12 @@ pub fn approximate(n: u64) -> f64 {
     n as f64
 }
 
+/// The same with seven digits, where memory counts.
+#[allow(clippy::as_conversions, reason = "rounding is what an estimate can bear")]
+pub fn rough(n: u64) -> f32 {
+    n as f32
+}
+
 /// `duration` in whole microseconds, saturating at 584,000 years.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)

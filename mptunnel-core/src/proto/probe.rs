@@ -6,6 +6,7 @@ use super::frame::{PING_BACKUP, Ping, Pong};
 use super::health::Health;
 
 use super::route::PathCounts;
+use super::sched::Candidate;
 use super::time::Time;
 use super::view::ACTIVE_AFTER_DATA;
 use std::collections::VecDeque;
@@ -291,6 +292,27 @@ impl Probe {
         self.misses >= misses && now.since(since) >= three_rtt
     }
 
+    /// PINGs in a row that went unanswered.
+    pub fn misses(&self) -> u32 {
+        self.misses
+    }
+
+    /// What a policy may know of this path.
+    pub fn candidate(&self, slot: u8, heard: Time) -> Candidate {
+        let (recent, lasting) = self.health.losses_out();
+        Candidate {
+            slot,
+            misses: self.misses,
+            heard: self.missed_since.is_none_or(|since| heard > since),
+            rtt: self.health.quick_rtt(),
+            min_rtt: self.health.min_rtt(),
+            loss: self.health.expected_loss(),
+            recent,
+            lasting,
+            ..Candidate::default()
+        }
+    }
+
     /// Since when PINGs go unanswered.
     pub fn missed_since(&self) -> Option<Time> {
         self.missed_since
@@ -412,7 +434,7 @@ mod tests {
 
         let second = ping(&mut probe, Time::default(), mood(true, true));
         probe.on_pong(Time::default() + 80 * MS, &Pong { hold_us: 90_000, ..pong(&second) }, 1);
-        assert_eq!(probe.health.last_rtt(), Some(Duration::ZERO), "never below zero");
+        assert_eq!(probe.health.last_rtt(), Some(Duration::from_micros(1)), "never below");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::fragment::{Cut, FragmentHead, KIND_FRAGMENT, KIND_WHOLE};
 use super::num::path_bit;
 use super::pace::Pace;
 use super::route::Route;
+use super::sched::{Plan, Turns};
 use super::session::{DataHead, SealError, Session};
 use super::time::Time;
 use super::wire::{DATA_OVERHEAD, FRAGMENT_OVERHEAD, MAX_DATAGRAM};
@@ -67,9 +68,9 @@ pub struct SendView {
     pub session: Arc<Session>,
     /// The usable paths.
     pub targets: Vec<Target>,
-    /// The slots that the policy chose, as bits.
-    pub chosen: u32,
-    /// All usable slots, the best first: for who wants fewer copies than the policy makes.
+    /// What the policy chose.
+    pub plan: Plan,
+    /// All usable slots, the best first: for who wants another number of copies.
     pub ranked: Vec<u8>,
     /// The slots of paths that answer, as bits.
     pub up: u32,
@@ -105,21 +106,27 @@ impl SendView {
     pub(crate) fn for_test(session: Arc<Session>, targets: Vec<Target>) -> Self {
         let all = targets.iter().fold(0, |set, target| set | path_bit(target.slot));
         let ranked = targets.iter().map(|target| target.slot).collect();
-        SendView { session, targets, chosen: all, ranked, up: all }
+        SendView { session, targets, plan: Plan::all_on(all), ranked, up: all }
     }
 }
 
 impl SendView {
-    /// The `copies` best of the chosen paths, as bits; all of them if there are fewer.
-    pub fn best(&self, copies: u8) -> u32 {
-        let chosen =
-            self.ranked.iter().map(|slot| path_bit(*slot)).filter(|b| self.chosen & b != 0);
-        chosen.take(usize::from(copies)).fold(0, |set, bit| set | bit)
+    /// All paths on which a datagram may go, as bits.
+    pub fn chosen(&self) -> u32 {
+        self.plan.chosen
     }
 
-    /// The same with other paths chosen.
+    /// The `copies` best of the paths that the policy may use, as bits; all of them if there are
+    /// fewer.
+    pub fn best(&self, copies: u8) -> u32 {
+        let usable =
+            self.ranked.iter().map(|slot| path_bit(*slot)).filter(|b| self.plan.usable & b != 0);
+        usable.take(usize::from(copies)).fold(0, |set, bit| set | bit)
+    }
+
+    /// The same with other paths chosen, for every datagram.
     pub fn with_chosen(&self, chosen: u32) -> SendView {
-        SendView { chosen, ..self.clone() }
+        SendView { plan: Plan::all_on(chosen), ..self.clone() }
     }
 
     /// Seals one datagram once and puts it, with the set of its paths, into `sink`. For paths that
@@ -127,6 +134,22 @@ impl SendView {
     pub fn send(
         &self,
         now: Time,
+        flow: u16,
+        payload: &[u8],
+        sink: &mut impl PacketSink,
+    ) -> Result<(), SendRefused> {
+        let mut turns = Turns::default();
+        let sent = self.send_in(now, &mut turns, flow, payload, sink);
+        self.plan.end(&mut turns);
+        sent
+    }
+
+    /// The same for one of several datagrams, of which the last one is followed by
+    /// [`Plan::end`](super::sched::Plan::end) with these `turns`.
+    pub fn send_in(
+        &self,
+        now: Time,
+        turns: &mut Turns,
         flow: u16,
         payload: &[u8],
         sink: &mut impl PacketSink,
@@ -139,8 +162,17 @@ impl SendView {
             return Err(SendRefused::NoSession);
         }
         let len = payload.len().saturating_add(DATA_OVERHEAD);
+        if self.plan.chosen == 0 {
+            return Err(SendRefused::NoPath);
+        }
+        let (number, mark) = self.session.reserve_marked(flow).ok_or(SendRefused::NoSession)?;
+        let mut paths = self.plan.pick(number, turns);
+        if paths & self.plan.usable == 0 {
+            // Another view may have closed the path whose turn it was.
+            paths |= self.best(1);
+        }
         let (mut whole, mut narrow, mut narrowest) = (0, 0, usize::MAX);
-        for target in self.targets.iter().filter(|t| self.chosen & path_bit(t.slot) != 0) {
+        for target in self.targets.iter().filter(|t| paths & path_bit(t.slot) != 0) {
             if len <= target.max_packet {
                 whole |= path_bit(target.slot);
             } else {
@@ -151,7 +183,6 @@ impl SendView {
         if whole | narrow == 0 {
             return Err(SendRefused::NoPath);
         }
-        let (number, mark) = self.session.reserve_marked(flow).ok_or(SendRefused::NoSession)?;
         if whole != 0 {
             let room = sink.room(len);
             let head = DataHead { flow, kind: KIND_WHOLE, mark };

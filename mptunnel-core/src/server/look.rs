@@ -87,6 +87,7 @@ impl Server {
             errors: shared.errors.of(PathId(0)),
             kernel_dropped: sockets.map(|s| u64::from(s.receive_drops())).sum(),
             receive_buffer: first.map_or(0, |s| s.granted_buffers().recv),
+            mode: "",
             cipher: "",
             backend: BACKEND,
         }
@@ -134,6 +135,7 @@ fn info_of(now: Time, peer: &Peer) -> PeerInfo {
         paths,
         traffic: Traffic::of(peer.counts()),
         cipher: peer.current.cipher().name(),
+        mode: peer.agreement().policy().mode.word(),
         window: peer.current.window_bits(),
     }
 }

@@ -81,9 +81,13 @@ impl Tunnel {
         let sockets = shared.sockets.read().clone();
         let first = sockets.iter().flatten().next();
         let receive_buffer = first.map_or(0, |path| path.socket.granted_buffers().recv);
+        let (counts, mode) = {
+            let client = shared.control.lock();
+            (client.counts(), client.agreement().policy().mode.word())
+        };
         Stats {
             connected: shared.view.get().is_some(),
-            traffic: Traffic::of(shared.control.lock().counts()),
+            traffic: Traffic::of(counts),
             drops: shared.plane.drops.snapshot(),
             unattributed: shared.plane.unattributed.load(Relaxed),
             queue_dropped: self.inbox.dropped(),
@@ -93,6 +97,7 @@ impl Tunnel {
             errors: Vec::new(),
             kernel_dropped: shared.kernel_dropped(),
             receive_buffer,
+            mode,
             cipher: shared.view.get().map_or("", |view| view.session.cipher().name()),
             backend: BACKEND,
         }

@@ -53,6 +53,10 @@ File = str | os.PathLike[str]
 
 class _BothOptions(TypedDict, total=False):
     mode: str | None
+    target_loss: float | str | None
+    max_copies: int | None
+    budget: int | None
+    failback: str | None
     key_file: File | None
     passphrase_file: File | None
     private_key_file: File | None

@@ -306,7 +306,8 @@ class Option:
     keyword
         Its name as a keyword, such as `idle_interval`.
     kind
-        `choice`, `switch`, `duration`, `size`, `count`, `text`, `file`, `public-key`, `listen`.
+        `choice`, `switch`, `duration`, `size`, `count`, `share`, `text`, `file`, `public-key` or
+        `listen`.
     unit
         What a number in a *text* means when it has no unit. As a keyword, a number is in seconds
         for a duration, and otherwise in this unit.

@@ -180,6 +180,7 @@ impl ServerIo {
             restarts: self.shared.restarts.load(Relaxed),
             paths: lanes.all.iter().map(|lane| info(&self.shared, lane)).collect(),
             traffic: Traffic::of(self.counts()),
+            mode: "redundant",
             cipher: "none",
             window: self.shared.window.load(Relaxed) as usize,
         }]

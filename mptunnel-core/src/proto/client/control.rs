@@ -9,6 +9,7 @@ use super::super::num::micros;
 use super::super::pmtu::LOSS_TO_SUSPECT;
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::Route;
+use super::super::sched::Mode;
 use super::super::session::Session;
 use super::super::time::Time;
 use super::super::wire::{FLOW_ALL, GUARD_LEN, TAG_LEN};
@@ -81,7 +82,7 @@ impl Client {
                 self.on_heard_server();
                 let path = self.paths.iter_mut().flatten().find(|p| p.is_open_on(route.socket));
                 if path.is_some_and(|p| !std::mem::replace(&mut p.answered, true)) {
-                    self.publish();
+                    self.publish(now);
                 }
                 for frame in frames {
                     self.on_frame(now, session, route, frame);
@@ -126,6 +127,13 @@ impl Client {
                 self.wanted.get_or_insert(Wanted::Rekey);
             }
             Frame::RekeyRequest => {}
+            Frame::Setting(setting) => {
+                if self.is_of_this_boot(session) && self.agreement.on_setting(&setting) {
+                    self.publish(now);
+                }
+            }
+            // Weights are the client's affair.
+            Frame::Weight { .. } => {}
             Frame::Arrivals(report) => {
                 self.observed.get_or_insert_default().on_report(&session.sent, &report);
             }
@@ -153,7 +161,7 @@ impl Client {
             self.wanted = Some(Wanted::NoSession);
             self.tell(ClientEvent::ServerGoingAway);
         }
-        self.publish();
+        self.publish(now);
     }
 
     fn on_ping(
@@ -194,7 +202,7 @@ impl Client {
             self.send_ping(now, ping.path, frames);
             return;
         }
-        let frames = self.with_report(now, frames);
+        let frames = self.with_news(now, frames);
         self.send_ctrl(now, ping.path, frames);
     }
 
@@ -212,6 +220,7 @@ impl Client {
         }
         let resized = path.pmtu.on_answer(now, answered.size);
         path.use_size();
+        self.selector.on_answer(pong.path);
         if answered.session == current {
             self.log.on_answer(answered.pn);
         }
@@ -226,9 +235,9 @@ impl Client {
             self.tell(ClientEvent::PathUp(id));
         }
         if came_up || resized {
-            self.publish();
+            self.publish(now);
         } else {
-            self.publish_ranking();
+            self.replan(now);
         }
     }
 
@@ -265,7 +274,7 @@ impl Client {
             self.send_inner(now, slot, inner);
         }
         if changed {
-            self.publish();
+            self.publish(now);
         }
     }
 
@@ -284,7 +293,12 @@ impl Client {
     }
 
     fn send_ping(&mut self, now: Time, slot: u8, frames: FrameList) {
-        let frames = self.with_report(now, frames);
+        let mut frames = self.with_news(now, frames);
+        let weighted = self.agreement.policy().mode == Mode::Weighted;
+        let weight = self.path_mut(slot).map_or(1, |path| path.settings.weight);
+        if weighted || weight != 1 {
+            frames = frames.push(Frame::Weight { path: slot, weight });
+        }
         let Some(pn) = self.send_ctrl(now, slot, frames) else { return };
         let heard = self.heard();
         if let Some(path) = self.path_mut(slot) {
@@ -295,8 +309,12 @@ impl Client {
         }
     }
 
-    /// Adds what is to be told about the sample, if there is more than one path to tell apart.
-    fn with_report(&mut self, now: Time, frames: FrameList) -> FrameList {
+    /// Adds what else there is to tell: the policy, and the sample, if there is more than one path
+    /// to tell apart.
+    fn with_news(&mut self, now: Time, mut frames: FrameList) -> FrameList {
+        if let Some(setting) = self.agreement.to_tell() {
+            frames = frames.push(Frame::Setting(setting));
+        }
         let several = self.paths.iter().flatten().nth(1).is_some();
         let session = self.current.as_ref().filter(|_| several);
         let Some(report) = session.and_then(|s| s.arrivals.report(now)) else { return frames };

@@ -174,7 +174,10 @@ impl Client {
             path.asked = None;
             path.probe.quicken(now);
         }
-        self.publish();
+        if known_boot != Some(resp.boot_id) {
+            self.agreement.on_new_peer();
+        }
+        self.publish(now);
         Ok(())
     }
 

@@ -35,6 +35,7 @@ use super::frame::{CLOSE_FINISHED, Frame, FrameList};
 use super::limit::{CLOSES_PER_S, PerSecond};
 use super::num::widen;
 use super::route::PathCounts;
+use super::sched::{Agreement, Policy, Selector};
 use super::session::{Session, SessionCounts};
 use super::time::Time;
 use super::view::ViewCell;
@@ -98,6 +99,8 @@ pub struct Client {
     /// An upper bound of the round trip, from the echo in RESP, until a PONG tells more.
     rtt_bound: Duration,
     log: ControlLog,
+    agreement: Agreement,
+    selector: Selector,
     /// What a sample of the datagrams told about the paths.
     observed: Option<Box<Observed>>,
     flows_closed: PerSecond,
@@ -171,6 +174,7 @@ impl Client {
                 (KeySet::for_server_public(server), crypto::mac1_key_of(&own.public()))
             }
         };
+        let agreement = Agreement::new(false, config.common.policy);
         let mut peer_id = [0; 16];
         match &config.name {
             Some(name) => {
@@ -213,6 +217,8 @@ impl Client {
             told_silent: false,
             rtt_bound: Duration::ZERO,
             log: ControlLog::default(),
+            agreement,
+            selector: Selector::default(),
             observed: None,
             flows_closed: PerSecond::default(),
             closes_heard: PerSecond::default(),
@@ -243,6 +249,25 @@ impl Client {
     /// The session in use.
     pub fn session(&self) -> Option<&Arc<Session>> {
         self.current.as_ref()
+    }
+
+    /// The policy that counts for both directions, and what this end and the other one want.
+    pub fn agreement(&self) -> &Agreement {
+        &self.agreement
+    }
+
+    /// What the policy remembers of the paths.
+    pub fn selector(&self) -> &Selector {
+        &self.selector
+    }
+
+    /// Follows another policy from now on, and tells the server.
+    pub fn set_policy(&mut self, now: Time, policy: Policy) {
+        if *self.agreement.own() != policy {
+            self.agreement.set(policy);
+            self.publish(now);
+            self.drive(now);
+        }
     }
 
     /// What a sample of the datagrams told about the paths; `None` until there is any.
@@ -306,7 +331,7 @@ impl Client {
         self.closed = true;
         self.attempts.clear();
         self.wanted = None;
-        self.drop_current();
+        self.drop_current(Time::default());
     }
 
     /// Tells the server that `flow` has ended, unless it was told of twenty this second: the others
@@ -338,14 +363,14 @@ impl Client {
     }
 
     /// Forgets a session that the server refused or ended.
-    fn drop_current(&mut self) {
+    fn drop_current(&mut self, now: Time) {
         if let Some(session) = self.current.take() {
             self.retire(&session);
         }
         while let Some(previous) = self.previous.pop_front() {
             self.retire(&previous.session);
         }
-        self.publish();
+        self.publish(now);
     }
 
     /// Takes a session out of service and keeps its counts.

@@ -8,7 +8,7 @@ use super::super::pace::Pace;
 use super::super::pmtu::Pmtu;
 use super::super::probe::Probe;
 use super::super::route::{PathCounts, Route};
-use super::super::sched::{Candidate, Rank};
+use super::super::sched::{Candidate, Plan, Rank};
 use super::super::time::Time;
 use super::super::view::{SendView, Target};
 use super::super::wire::MAX_PATHS;
@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(super) const LINGER_DOWN: Duration = Duration::from_secs(30);
 
 /// What the application says about a path.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct PathSettings {
     /// What it is called in logs and tables.
     pub name: String,
@@ -31,6 +31,20 @@ pub struct PathSettings {
     /// What the link carries: bytes per second, headers of IP and UDP included. Packets leave no
     /// faster.
     pub rate: Option<u64>,
+    /// Its share of the datagrams where each goes on one path; 0: as it is measured.
+    pub weight: u16,
+}
+
+impl Default for PathSettings {
+    fn default() -> Self {
+        PathSettings {
+            name: String::new(),
+            backup: false,
+            fixed_size: false,
+            rate: None,
+            weight: 1,
+        }
+    }
 }
 
 /// One path of a client.
@@ -170,7 +184,7 @@ impl Client {
         if !self.attempts.is_empty() {
             self.send_inits(slot);
         }
-        self.publish();
+        self.publish(now);
         self.drive(now);
     }
 
@@ -182,7 +196,7 @@ impl Client {
         if was_up {
             self.tell(ClientEvent::PathDown(id, PathDownReason::NoSocket));
         }
-        self.publish();
+        self.publish(now);
         self.drive(now);
     }
 
@@ -192,12 +206,12 @@ impl Client {
             path.pmtu.set_ceiling(now, bytes, path.settings.fixed_size);
             path.use_size();
         }
-        self.publish();
+        self.publish(now);
         self.drive(now);
     }
 
     /// Changes what the application says about a path.
-    pub fn set_path(&mut self, id: PathId, settings: PathSettings) -> bool {
+    pub fn set_path(&mut self, now: Time, id: PathId, settings: PathSettings) -> bool {
         let bound = self.config.common.path_queue;
         let Some(path) = self.find_mut(id) else { return false };
         match (settings.rate, &path.pace) {
@@ -205,7 +219,7 @@ impl Client {
             (rate, _) => path.pace = rate.map(|rate| Arc::new(Pace::new(rate, bound))),
         }
         path.settings = settings;
-        self.publish();
+        self.publish(now);
         true
     }
 
@@ -224,8 +238,9 @@ impl Client {
             if let Some(observed) = &mut self.observed {
                 observed.forget(gone.slot);
             }
+            self.selector.forget(gone.slot);
         }
-        self.publish();
+        self.publish(now);
         self.drive(now);
         true
     }
@@ -267,41 +282,67 @@ impl Client {
     }
 
     /// Publishes what senders may use.
-    pub(super) fn publish(&mut self) {
+    pub(super) fn publish(&mut self, now: Time) {
         let Some(session) = self.current.clone() else {
             self.view.set(None);
             return;
         };
+        session.routes.replace(targets_of(&self.paths));
+        for old in &self.previous {
+            old.session.routes.replace(targets_of(&self.paths));
+        }
+        let usable = self.usable();
+        let target = |path: &ClientPath| match path.state {
+            PathState::Open { route, max_packet } => {
+                let pace = path.pace.clone();
+                Some(Target { slot: path.slot, route, max_packet, credit: None, pace })
+            }
+            PathState::Closed => None,
+        };
+        let paths = self.paths.iter().flatten();
+        let targets = paths.filter(|p| usable & path_bit(p.slot) != 0).filter_map(target).collect();
+        let up = self.paths.iter().flatten().filter(|p| p.up);
+        let up = up.fold(0, |set, path| set | path_bit(path.slot));
+        let (plan, ranked) = (self.plan(now), self.ranking());
+        self.view.set(Some(SendView { session, targets, plan, ranked, up }));
+    }
+
+    /// The paths that may get datagrams at all, as bits.
+    fn usable(&self) -> u32 {
         let any_up = self.paths.iter().flatten().any(|p| p.up);
         let any_answered = self.paths.iter().flatten().any(|p| p.answered);
-        let (mut targets, mut candidates) = (Vec::new(), Vec::new());
-        for path in self.paths.iter().flatten() {
-            let PathState::Open { route, max_packet } = path.state else { continue };
+        let usable = self.paths.iter().flatten().filter(|path| {
             // Down for long is a reason to stay away while another path is up. So is never having
             // answered while another path has: it may lead nowhere, or back to ourselves, where
             // each datagram would go round for ever.
             let gone = any_up && !path.up && path.lingered;
             let unknown = any_answered && !path.answered;
-            if gone || unknown {
-                continue;
-            }
-            let pace = path.pace.clone();
-            targets.push(Target { slot: path.slot, route, max_packet, credit: None, pace });
-            candidates.push(Candidate {
-                slot: path.slot,
+            path.is_open() && !gone && !unknown
+        });
+        usable.fold(0, |set, path| set | path_bit(path.slot))
+    }
+
+    /// What the policy makes of the paths as they are now.
+    fn plan(&mut self, now: Time) -> Plan {
+        let usable = self.usable();
+        let current = self.current.as_ref();
+        let candidate = |path: &ClientPath| {
+            // As of now: the last judgement may be a while ago.
+            let heard = current.map_or(0, |session| session.path(path.slot).heard_us());
+            let heard = path.heard.max(Time::from_micros(heard));
+            Candidate {
                 backup: path.settings.backup,
                 alive: path.up,
-            });
-        }
-        session.routes.replace(targets_of(&self.paths));
-        for old in &self.previous {
-            old.session.routes.replace(targets_of(&self.paths));
-        }
-        let chosen = self.config.common.policy.choose(&candidates);
-        let ranked = self.ranking();
-        let up = self.paths.iter().flatten().filter(|p| p.up);
-        let up = up.fold(0, |set, path| set | path_bit(path.slot));
-        self.view.set(Some(SendView { session, targets, chosen, ranked, up }));
+                weight: path.settings.weight,
+                queue: path.pace.as_ref().map_or(Duration::ZERO, |pace| pace.queue(now)),
+                ..path.probe.candidate(path.slot, heard)
+            }
+        };
+        let paths = self.paths.iter().flatten();
+        let candidates: Vec<Candidate> =
+            paths.filter(|p| usable & path_bit(p.slot) != 0).map(candidate).collect();
+        let policy = self.agreement.policy();
+        self.selector.plan(now, &candidates, policy, self.observed.as_deref())
     }
 
     /// The slots of all paths, the best first.
@@ -310,12 +351,12 @@ impl Client {
         Rank::order(self.paths.iter().flatten().map(rank).collect())
     }
 
-    /// Publishes a new order of the paths if a measurement made one.
-    pub(super) fn publish_ranking(&self) {
+    /// Publishes another plan, or another order of the paths, if a measurement made one.
+    pub(super) fn replan(&mut self, now: Time) {
         let Some(view) = self.view.get() else { return };
-        let ranked = self.ranking();
-        if view.ranked != ranked {
-            self.view.set(Some(SendView { ranked, ..(*view).clone() }));
+        let (plan, ranked) = (self.plan(now), self.ranking());
+        if view.ranked != ranked || view.plan != plan {
+            self.view.set(Some(SendView { ranked, plan, ..(*view).clone() }));
         }
     }
 

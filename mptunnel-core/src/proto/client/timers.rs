@@ -144,7 +144,7 @@ impl Client {
             }
         }
         if self.current.as_ref().is_some_and(|s| !s.is_fresh(now)) {
-            self.drop_current();
+            self.drop_current(now);
             self.wanted.get_or_insert(Wanted::NoSession);
             self.outage_since.get_or_insert(now);
             self.tell(ClientEvent::SessionLost);
@@ -290,7 +290,7 @@ impl Client {
         let heard = self.heard();
         let mut unanswered = false;
         let mut news = Vec::new();
-        let mut changed = false;
+        let (mut changed, mut missed) = (false, false);
         for path in self.paths.iter_mut().flatten() {
             if matches!(path.cookie, Some((_, at)) if now.since(at) >= COOKIE_LIFE) {
                 path.cookie = None;
@@ -298,7 +298,9 @@ impl Client {
             if !path.is_open() {
                 continue;
             }
+            let before = path.probe.misses();
             path.probe.judge(now, active);
+            missed |= path.probe.misses() != before;
             let slot = path.slot;
             let previous = self.previous.iter().map(|p| &p.session);
             let heard_us = self.current.iter().chain(previous).map(|s| s.path(slot).heard_us());
@@ -337,7 +339,9 @@ impl Client {
             changed |= self.mark_all_down(now);
         }
         if changed {
-            self.publish();
+            self.publish(now);
+        } else if missed {
+            self.replan(now);
         }
     }
 

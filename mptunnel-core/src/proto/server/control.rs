@@ -75,10 +75,11 @@ impl Server {
                         }
                         resized = slot.pmtu.on_answer(now, answered.size);
                     }
+                    peer.selector.on_answer(pong.path);
                     if resized {
-                        peer.publish();
+                        peer.publish(now);
                     } else {
-                        peer.publish_ranking();
+                        peer.replan(now);
                     }
                 }
             }
@@ -87,7 +88,7 @@ impl Server {
                 // Late packets on slower paths may still come, but nobody sends any more.
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.leaves_at = Some(now + CLOSED_KEPT);
-                    peer.publish();
+                    peer.publish(now);
                 }
             }
             Frame::Close { flow, .. } => {
@@ -95,6 +96,21 @@ impl Server {
                 let epoch = peer.epoch;
                 if peer.closes_heard.take(now, CLOSES_HEARD_PER_S) {
                     self.tell(ServerEvent::FlowClosed(id, epoch, flow));
+                }
+            }
+            Frame::Setting(setting) => {
+                if let Some(peer) = self.peers.get_mut(&id)
+                    && peer.agreement.on_setting(&setting)
+                {
+                    peer.publish(now);
+                }
+            }
+            Frame::Weight { path, weight } => {
+                if let Some(peer) = self.peers.get_mut(&id)
+                    && let Some(slot) = peer.slots.get_mut(&path)
+                    && std::mem::replace(&mut slot.weight, weight) != weight
+                {
+                    peer.replan(now);
                 }
             }
             Frame::Arrivals(report) => {
@@ -147,7 +163,7 @@ impl Server {
             }
         }
         if changed {
-            peer.publish();
+            peer.publish(now);
         }
         if !is_current {
             // It shows that the path lives; its counts belong to a session that is over.
@@ -181,7 +197,7 @@ impl Server {
         } else {
             // To the proven address as well: whoever copies PINGs from elsewhere must not be able
             // to starve the client of answers (RFC 9000, section 9.3.3).
-            let frames = peer.with_report(now, frames);
+            let frames = peer.with_news(now, frames);
             peer.send(now, ping.path, frames, out);
         }
     }
@@ -193,7 +209,7 @@ impl Server {
         if let Some(old) = old.filter(|old| old.remote != route.remote) {
             peer.note_move(path, old.remote);
         }
-        peer.publish();
+        peer.publish(now);
         peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);
         self.tell(if old.is_some() {
             ServerEvent::PathMoved(id, path, route)
@@ -210,7 +226,7 @@ impl Server {
         if let Some(slot) = peer.slots.get_mut(&path) {
             slot.pmtu.set_ceiling(now, bytes, fixed);
         }
-        peer.publish();
+        peer.publish(now);
         peer.send_size_probes(now, &mut self.transmits);
         self.reschedule(id);
     }

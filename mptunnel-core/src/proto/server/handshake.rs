@@ -357,11 +357,11 @@ impl Server {
                 id
             }
         };
-        if let Some(peer) = self.peers.get(&id) {
+        if let Some(peer) = self.peers.get_mut(&id) {
             let cipher = session.cipher();
             log::debug!(target: "mptunnel::server", "packets of client {id} are sealed with {cipher}");
             session.confirm(id.0, peer.epoch);
-            peer.publish();
+            peer.publish(now);
         }
         self.reschedule(id);
         true

@@ -34,6 +34,7 @@ use super::event::{PeerGoneReason, PeerId, ServerEvent, Transmit};
 use super::frame::{CLOSE_FINISHED, CLOSE_GOING_AWAY, Frame, FrameList};
 use super::limit::{CLOSES_PER_S, PerSecond};
 use super::route::PathCounts;
+use super::sched::Policy;
 use super::session::Session;
 use super::time::Time;
 use super::view::ViewCell;
@@ -190,6 +191,20 @@ impl Server {
             self.reschedule(id);
         }
         self.handle_timeout(now);
+    }
+
+    /// Follows another policy from now on, with all clients, and tells them.
+    pub fn set_policy(&mut self, now: Time, policy: Policy) {
+        if std::mem::replace(&mut self.config.common.policy, policy) == policy {
+            return;
+        }
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.agreement.set(policy);
+                peer.publish(now);
+            }
+        }
     }
 
     /// Tells all clients that this server goes away and may come back; from now on new clients are

@@ -8,7 +8,7 @@ use super::super::limit::PerSecond;
 use super::super::num::{path_bit, widen};
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::{PathCounts, Route};
-use super::super::sched::{Candidate as Choice, Policy, Rank};
+use super::super::sched::{Agreement, Candidate, Plan, Policy, Rank, Selector};
 use super::super::session::{Session, SessionCounts};
 use super::super::time::Time;
 use super::super::view::{SendView, Target, ViewCell};
@@ -57,7 +57,8 @@ pub struct Peer {
     pub(super) flows_closed: PerSecond,
     pub(super) closes_heard: PerSecond,
     pub(super) intervals: Intervals,
-    policy: Policy,
+    pub(super) agreement: Agreement,
+    pub(super) selector: Selector,
     /// Where paths led before they moved to where they are: of few, as few move.
     moved: Vec<(u8, SocketAddr)>,
     /// What a sample of the datagrams told about the paths.
@@ -99,7 +100,8 @@ impl Peer {
             flows_closed: PerSecond::default(),
             closes_heard: PerSecond::default(),
             intervals,
-            policy,
+            agreement: Agreement::new(true, policy),
+            selector: Selector::default(),
             moved: Vec::new(),
             observed: None,
         }
@@ -114,6 +116,16 @@ impl Peer {
     pub(super) fn note_move(&mut self, slot: u8, old: SocketAddr) {
         self.moved.retain(|(of, _)| *of != slot);
         self.moved.push((slot, old));
+    }
+
+    /// The policy that counts for both directions, and what this end wants.
+    pub fn agreement(&self) -> &Agreement {
+        &self.agreement
+    }
+
+    /// What the policy remembers of the paths.
+    pub fn selector(&self) -> &Selector {
+        &self.selector
     }
 
     /// What a sample of the datagrams told about the paths; `None` until there is any.
@@ -194,6 +206,8 @@ impl Peer {
             self.slots.clear();
             self.moved.clear();
             self.observed = None;
+            self.selector = Selector::default();
+            self.agreement.on_new_peer();
             old.supersede();
             for previous in &self.previous {
                 previous.session.supersede();
@@ -389,7 +403,7 @@ impl Peer {
             self.send_inner(now, id, inner, out);
         }
         if changed {
-            self.publish();
+            self.publish(now);
         }
     }
 
@@ -417,15 +431,19 @@ impl Peer {
             // with every PING, until it was heard.
             frames = frames.push(Frame::RekeyRequest);
         }
-        let frames = self.with_report(now, frames);
+        let frames = self.with_news(now, frames);
         let pn = self.send(now, id, frames, out);
         if let (Some(pn), Some(slot)) = (pn, self.slots.get_mut(&id)) {
             slot.probe.sent_in(pn);
         }
     }
 
-    /// Adds what is to be told about the sample, if there is more than one path to tell apart.
-    pub(super) fn with_report(&mut self, now: Time, frames: FrameList) -> FrameList {
+    /// Adds what else there is to tell: the policy, and the sample, if there is more than one path
+    /// to tell apart.
+    pub(super) fn with_news(&mut self, now: Time, mut frames: FrameList) -> FrameList {
+        if let Some(setting) = self.agreement.to_tell() {
+            frames = frames.push(Frame::Setting(setting));
+        }
         let several = self.slots.len() > 1;
         let Some(report) = self.current.arrivals.report(now).filter(|_| several) else {
             return frames;
@@ -435,7 +453,7 @@ impl Peer {
     }
 
     /// Publishes what senders may use, and what receivers attribute to which path.
-    pub(super) fn publish(&self) {
+    pub(super) fn publish(&mut self, now: Time) {
         let routes = || {
             let active = self.slots.values().filter_map(|s| Some((s.id, s.active.as_ref()?)));
             let candidate =
@@ -449,61 +467,77 @@ impl Peer {
                 session.path(slot.id).set_unproven(is_unproven);
             }
         }
-        let heard_last = self.slots.values().max_by_key(|s| (s.last_heard, s.id)).map(|s| s.id);
-        let (mut targets, mut choices) = (Vec::new(), Vec::new());
-        for slot in self.slots.values() {
-            if slot.lingered && Some(slot.id) != heard_last {
-                continue;
-            }
-            let target = match (&slot.active, &slot.candidate) {
-                (Some(route), _) => Target {
-                    slot: slot.id,
-                    route: *route,
-                    max_packet: slot.pmtu.size(),
-                    credit: None,
-                    pace: None,
-                },
-                (None, Some(c)) => Target {
-                    slot: slot.id,
-                    route: c.route,
-                    max_packet: SAFE_PACKET,
-                    credit: Some(c.credit.clone()),
-                    pace: None,
-                },
-                (None, None) => continue,
-            };
-            choices.push(Choice {
-                slot: slot.id,
-                backup: slot.backup,
-                alive: slot.active.is_some() && !slot.silent,
-            });
-            targets.push(target);
-        }
         if self.leaves_at.is_some() {
             self.view.set(None);
             return;
         }
-        let chosen = self.policy.choose(&choices);
-        let ranked = self.ranking();
-        let up = choices.iter().filter(|c| c.alive);
-        let up = up.fold(0, |set, choice| set | path_bit(choice.slot));
+        let usable = self.usable();
+        let slots = self.slots.values().filter(|s| usable & path_bit(s.id) != 0);
+        let target = |slot: &Slot| match (&slot.active, &slot.candidate) {
+            (Some(route), _) => Some(Target {
+                slot: slot.id,
+                route: *route,
+                max_packet: slot.pmtu.size(),
+                credit: None,
+                pace: None,
+            }),
+            (None, Some(c)) => Some(Target {
+                slot: slot.id,
+                route: c.route,
+                max_packet: SAFE_PACKET,
+                credit: Some(c.credit.clone()),
+                pace: None,
+            }),
+            (None, None) => None,
+        };
+        let targets = slots.clone().filter_map(|slot| target(slot)).collect();
+        let up = slots.filter(|slot| slot.is_up());
+        let up = up.fold(0, |set, slot| set | path_bit(slot.id));
+        let (plan, ranked) = (self.plan(now), self.ranking());
         let session = self.current.clone();
-        self.view.set(Some(SendView { session, targets, chosen, ranked, up }));
+        self.view.set(Some(SendView { session, targets, plan, ranked, up }));
+    }
+
+    /// The paths that may get datagrams at all, as bits.
+    fn usable(&self) -> u32 {
+        let heard_last = self.slots.values().max_by_key(|s| (s.last_heard, s.id)).map(|s| s.id);
+        let usable = self.slots.values().filter(|slot| {
+            let stays = !slot.lingered || Some(slot.id) == heard_last;
+            stays && (slot.active.is_some() || slot.candidate.is_some())
+        });
+        usable.fold(0, |set, slot| set | path_bit(slot.id))
+    }
+
+    /// What the policy makes of the paths as they are now.
+    fn plan(&mut self, now: Time) -> Plan {
+        let usable = self.usable();
+        let candidate = |slot: &Slot| {
+            let heard = Time::from_micros(self.current.path(slot.id).heard_us());
+            Candidate {
+                backup: slot.backup,
+                alive: slot.is_up(),
+                weight: slot.weight,
+                ..slot.probe.candidate(slot.id, heard.max(slot.last_heard))
+            }
+        };
+        let slots = self.slots.values().filter(|s| usable & path_bit(s.id) != 0);
+        let candidates: Vec<Candidate> = slots.map(|slot| candidate(slot)).collect();
+        let policy = self.agreement.policy();
+        self.selector.plan(now, &candidates, policy, self.observed.as_deref())
     }
 
     /// The slots of all paths, the best first.
     fn ranking(&self) -> Vec<u8> {
-        let rank =
-            |s: &Slot| Rank::new(s.id, s.active.is_some() && !s.silent, s.probe.health.srtt());
+        let rank = |s: &Slot| Rank::new(s.id, s.is_up(), s.probe.health.srtt());
         Rank::order(self.slots().map(rank).collect())
     }
 
-    /// Publishes a new order of the paths if a measurement made one.
-    pub(super) fn publish_ranking(&self) {
+    /// Publishes another plan, or another order of the paths, if a measurement made one.
+    pub(super) fn replan(&mut self, now: Time) {
         let Some(view) = self.view.get() else { return };
-        let ranked = self.ranking();
-        if view.ranked != ranked {
-            self.view.set(Some(SendView { ranked, ..(*view).clone() }));
+        let (plan, ranked) = (self.plan(now), self.ranking());
+        if view.ranked != ranked || view.plan != plan {
+            self.view.set(Some(SendView { ranked, plan, ..(*view).clone() }));
         }
     }
 

@@ -63,6 +63,8 @@ pub struct Slot {
     pub announced_ms: u32,
     /// The client wants no DATA here while it can be heard elsewhere.
     pub backup: bool,
+    /// Its share where each datagram goes on one path; 0: as it is measured.
+    pub weight: u16,
     /// Whether PINGs have stopped.
     pub silent: bool,
     /// See [`since`](Self::since): in tenths of a second, as there are many slots.
@@ -112,12 +114,18 @@ impl Slot {
             last_heard: now,
             announced_ms: 0,
             backup: false,
+            weight: 1,
             silent: false,
             since_tenths: tenths(now),
             lingered: false,
             probe: Probe::new(now),
             total: PathCounts::default(),
         }
+    }
+
+    /// Whether its address is proven and PINGs come.
+    pub fn is_up(&self) -> bool {
+        self.active.is_some() && !self.silent
     }
 
     /// A fresh PING of `len` bytes came from `route`.

@@ -74,23 +74,27 @@ impl Server {
         let mut silent = Vec::new();
         let mut changed = false;
         let before = peer.slots.len();
-        let observed = &mut peer.observed;
+        let (observed, selector) = (&mut peer.observed, &mut peer.selector);
         peer.slots.retain(|id, slot| {
             let stays = now.since(slot.last_heard) < SLOT_LIFE;
             if let Some(observed) = observed.as_mut().filter(|_| !stays) {
                 observed.forget(*id);
+                selector.forget(*id);
             }
             stays
         });
         changed |= peer.slots.len() != before;
         let active = peer.intervals.active;
+        let mut missed = false;
         let mut challenges = Vec::new();
         for slot in peer.slots.values_mut() {
             changed |= slot.expire_candidate(now);
             if slot.repeat_challenge(now) {
                 challenges.push(slot.id);
             }
+            let misses = slot.probe.misses();
             slot.probe.judge(now, active);
+            missed |= slot.probe.misses() != misses;
             if !slot.silent && slot.silent_at() <= now {
                 slot.set_silent(now, true);
                 changed = true;
@@ -108,7 +112,9 @@ impl Server {
             }
         }
         if changed {
-            peer.publish();
+            peer.publish(now);
+        } else if missed {
+            peer.replan(now);
         }
         peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);
         peer.send_size_probes(now, &mut self.transmits);

@@ -217,6 +217,16 @@ impl World {
         self.open_path(path);
     }
 
+    /// The server's application changes something.
+    pub fn with_server(&mut self, server: ServerNo, change: impl FnOnce(&mut Server, Time)) {
+        let host = &mut self.servers[server.0];
+        let now = host.local(self.now);
+        if let Some(machine) = host.server_mut() {
+            change(machine, now);
+        }
+        self.drive_server(server);
+    }
+
     /// The server's application ends the session of a client for good.
     pub fn dismiss(&mut self, client: ClientNo) {
         let server = self.clients[client.0].server;
