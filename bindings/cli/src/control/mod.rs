@@ -23,7 +23,7 @@
 //! well later) or `busy` (there are too many who ask). Later versions add requests and members, and
 //! remove none.
 //!
-//! [`server`] answers on one thread of its own, bounded in the size of requests, in the number of
+//! `server` answers on one thread of its own, bounded in the size of requests, in the number of
 //! those who ask and in the time that it waits for them; nothing of it is on the way of a datagram.
 
 pub mod client;
