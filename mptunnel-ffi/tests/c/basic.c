@@ -139,6 +139,12 @@ static void flows(mpt_t *server, mpt_t *client) {
     CHECK(peer == MPT_FLOW(7));
 }
 
+/* Whether the value of an option is the name of a file, which may be anything. */
+static int is_file_name(const char *key) {
+    return strstr(key, "-file") != NULL || strcmp(key, "control") == 0
+        || strcmp(key, "legacy-state") == 0;
+}
+
 /* Every option can be set and read back, and says what it takes if the value is wrong. */
 static void options(mpt_t *server, mpt_t *client) {
     mpt_config_t *config = mpt_config_new();
@@ -154,8 +160,7 @@ static void options(mpt_t *server, mpt_t *client) {
             EXPECT(len, mpt_config_get(config, key, again, sizeof again));
             CHECK(strcmp(value, again) == 0);
         }
-        /* Anything may be the name of a file. */
-        if (strstr(key, "-file") == NULL)
+        if (!is_file_name(key))
             EXPECT(MPT_ECONFIG, mpt_config_set(config, key, "\x01"));
     }
     CHECK(count > 20 && mpt_option_name(count + 1000) == NULL);
