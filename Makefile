@@ -47,9 +47,11 @@ doc: ## the API's documentation, warnings are errors
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps
 
 test-rust: ## unit tests, the simulator, real sockets, the programs; both AEAD backends
-	$(CARGO) test --locked --workspace
-	$(CARGO) test --locked -p mptunnel-core --no-default-features --lib proto::
-	$(CARGO) test --locked -p mptunnel-core --no-default-features --test vectors
+# Tests of the programs mostly wait: twice as many at a time as there are cores. The second build is
+# for the other AEAD backend only, and compiles for longer than it runs.
+	RUST_TEST_THREADS=4 $(CARGO) test --locked --workspace
+	$(CARGO) test --locked -p mptunnel-core --no-default-features --lib --test vectors \
+	  --config profile.dev.package.mptunnel-core.opt-level=0
 
 test-vectors: $(VENV)/ready ## the independent check of the wire vectors, in Python
 	$(VENV)/bin/python mptunnel-core/tests/vectors.py mptunnel-core/tests/data/vectors.txt
