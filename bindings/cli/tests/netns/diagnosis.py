@@ -97,4 +97,5 @@ def ping_sees_a_cable_pulled(lab: Lab) -> None:
         print("      " + " ".join(rows[name]))
     check(rows["tunnel"][3] == "0.0", "nothing is lost over the tunnel")
     check(rows["way2"][3] == "0.0", "nor on the other path")
-    check(float(rows["way1"][3]) > 5, "but on the one that was cut")
+    # The kernel may keep what waits for a neighbour and send it later: late, and not lost.
+    check(rows["way1"][-1] != "none", "and the outage of the one that was cut is told")
