@@ -76,7 +76,7 @@ impl Lab {
         let port = unused_port();
         let listen = format!("udp4-listen:{port},bind=127.0.0.1{options}");
         let to = format!("udp4:{}", self.server_address());
-        let socat = self.world.start("/usr/bin/socat", &["-d", "-d", &listen, &to]);
+        let socat = self.world.start("/usr/bin/socat", &["-d", "-d", "-T", "20", &listen, &to]);
         socat.expect("listening on");
         self.config += &format!("127.0.0.1 {port}\n");
         self.bridges.push(socat);
