@@ -14,9 +14,13 @@ use super::timers::Timers;
 use super::window::{Place, Window};
 use crate::proto::drop::DropReason;
 use crate::proto::time::Time;
+use std::collections::VecDeque;
 
 /// Rising numbers that make a run.
 const RUN: u32 = 4;
+
+/// How many numbers that filled gaps are remembered: two seconds of 8,000 a second, 64 KiB.
+const FILLED: usize = 1 << 14;
 
 /// Numbers of one source that were not ahead, one after the other.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,12 +53,16 @@ pub struct Receiver {
     timers: Timers,
     /// When a number was ahead of all others last.
     ahead: Time,
+    /// The numbers that filled gaps since then, the latest [`FILLED`] of them: if it turns out that
+    /// the peer counts anew, they were its new ones, and copies of them may still come.
+    filled: VecDeque<u32>,
 }
 
 impl Receiver {
     /// A receiver whose window remembers `window` numbers or more.
     pub fn new(window: u32, timers: Timers) -> Self {
-        Receiver { window: Window::new(window), timers, ahead: Time::default() }
+        let window = Window::new(window);
+        Receiver { window, timers, ahead: Time::default(), filled: VecDeque::new() }
     }
 
     /// How many numbers it remembers.
@@ -74,13 +82,22 @@ impl Receiver {
         let place = self.window.mark(opened.id);
         if place == Place::Ahead {
             self.ahead = now;
+            self.filled.clear();
             *run = Run::default();
             return Arrival::Data(opened.payload);
         }
+        if place == Place::Gap {
+            if self.filled.len() == FILLED {
+                self.filled.pop_front();
+            }
+            self.filled.push_back(opened.id);
+        }
         if self.is_counting(now, run, opened.id, place) {
             *run = Run::default();
-            // Unless it filled a gap, which happens to be the end of the run as well.
             self.window.restart_at(opened.id);
+            for id in self.filled.drain(..) {
+                self.window.mark(id);
+            }
             self.ahead = now;
             return Arrival::Restarted(opened.payload);
         }
@@ -186,6 +203,19 @@ mod tests {
         // 250 numbers are five seconds.
         assert!(delivered[250..].iter().all(|delivered| *delivered));
         assert!(!delivered[..249].iter().all(|delivered| *delivered));
+    }
+
+    #[test]
+    fn what_filled_a_gap_before_the_peer_was_followed_comes_once_also_after() {
+        let (mut receiver, mut run) = (receiver(), Run::default());
+        // This end was restarted when the peer was at 100; then the peer was.
+        feed(&mut receiver, &mut run, 0, 101..=150);
+
+        let (mut fast, mut slow) = (Run::default(), Run::default());
+        assert_eq!(feed(&mut receiver, &mut fast, 1_000, 1..=50), [true; 50]);
+        assert_eq!(feed(&mut receiver, &mut fast, 5_000, 51..=60), [true; 10]);
+        assert_eq!(feed(&mut receiver, &mut slow, 5_001, 1..=60), [false; 60]);
+        assert_eq!(feed(&mut receiver, &mut fast, 5_002, 61..=200), [true; 140]);
     }
 
     #[test]
