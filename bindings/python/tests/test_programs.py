@@ -2,6 +2,7 @@
 """python -m mptunnel, the examples, and other languages at the other end."""
 
 import contextlib
+import itertools
 import os
 import re
 import signal
@@ -204,10 +205,17 @@ def test_a_rust_client_and_the_python_server(key_file, echo):
     assert is_echo(client_output(built("examples/echo_client"), key_file, address(echo)))
 
 
+PORTS = itertools.count(os.getpid() * 97)
+
+
 def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those that the kernel deals out: nobody else takes it meanwhile."""
+    while True:
+        port = 20_000 + next(PORTS) % 12_000
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, \
+                contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def until_it_listens(child: "subprocess.Popen[str]") -> None:

@@ -92,7 +92,7 @@ impl Receiver {
             }
             self.filled.push_back(opened.id);
         }
-        if self.is_counting(now, run, opened.id, place) {
+        if self.is_counting(now, run, opened.id, place) && !self.is_copy(opened.id, place) {
             *run = Run::default();
             self.window.restart_at(opened.id);
             for id in self.filled.drain(..) {
@@ -106,6 +106,11 @@ impl Receiver {
             Place::Seen => Arrival::Copy(DropReason::Duplicate),
             Place::Below => Arrival::Copy(DropReason::TooOld),
         }
+    }
+
+    /// Whether `id` was already taken from a peer that seems to count anew.
+    fn is_copy(&self, id: u32, place: Place) -> bool {
+        place == Place::Seen && self.filled.contains(&id)
     }
 
     /// Whether `id`, which is not ahead, is the end of a run that shows a peer that counts anew.
@@ -213,8 +218,11 @@ mod tests {
 
         let (mut fast, mut slow) = (Run::default(), Run::default());
         assert_eq!(feed(&mut receiver, &mut fast, 1_000, 1..=50), [true; 50]);
+        // The copy that comes when it is clear that nobody counts ahead any more is still a copy.
+        assert_eq!(feed(&mut receiver, &mut slow, 5_000, 47..=50), [false; 4]);
         assert_eq!(feed(&mut receiver, &mut fast, 5_000, 51..=60), [true; 10]);
-        assert_eq!(feed(&mut receiver, &mut slow, 5_001, 1..=60), [false; 60]);
+        let mut slowest = Run::default();
+        assert_eq!(feed(&mut receiver, &mut slowest, 5_001, 1..=60), [false; 60]);
         assert_eq!(feed(&mut receiver, &mut fast, 5_002, 61..=200), [true; 140]);
     }
 

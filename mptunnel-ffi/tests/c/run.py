@@ -9,6 +9,8 @@ other. Prints one line per check, and stops at the first that fails.
 """
 
 import argparse
+import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -260,10 +262,17 @@ def udp_echo():
     return target, thread
 
 
+PORTS = itertools.count(os.getpid() * 97)
+
+
 def free_port():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port below those that the kernel deals out: nobody else takes it meanwhile."""
+    while True:
+        port = 20_000 + next(PORTS) % 12_000
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, \
+                contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def each_other(s):

@@ -386,9 +386,17 @@ impl App {
     }
 }
 
-/// A port of loopback that nothing listens on, for now.
+/// A port of loopback that nothing listens on, below those that the kernel deals out: nobody else
+/// takes it meanwhile.
 pub fn unused_port() -> u16 {
-    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id() * 97 + TAKEN.fetch_add(1, Relaxed);
+        let port = u16::try_from(20_000 + number % 12_000).unwrap();
+        if UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// A bridge to `to` on any free port: the program `mptunnel bridge`.
