@@ -150,19 +150,7 @@ def wireguard(lab: Lab) -> None:
     net.socats()
     server = net.server()
     net.client(net.bridged_paths()).wait_log("path .* is up", 5)
-    for host in c, s:
-        wireguard_go = host.spawn(f"wireguard-go --foreground wg{host.name}", LOG_LEVEL="verbose")
-        wireguard_go.wait_log("UAPI listener started", 5)
-        host.run("sh -c 'umask 077; wg genkey > private; wg pubkey < private > public'")
-    public = {host.name: (host.home / "public").read_text().strip() for host in (c, s)}
-    for host, address, peer in (
-        (c, "10.8.0.2", f"{public['s']} allowed-ips 10.8.0.1/32 endpoint 127.0.0.1:3000"),
-        (s, "10.8.0.1", f"{public['c']} allowed-ips 10.8.0.2/32"),
-    ):
-        port = "listen-port 9000" if host is s else ""
-        host.run(f"wg set wg{host.name} {port} private-key private peer {peer}")
-        host.ip(f"addr add {address}/24 dev wg{host.name}")
-        host.ip(f"link set wg{host.name} mtu 1420 up")
+    lay_wireguard(c, s, mtu=1420)
 
     iperf = s.spawn("iperf3 --server --forceflush --one-off --bind 10.8.0.1")
     iperf.wait_log("Server listening", 5)
@@ -177,6 +165,23 @@ def wireguard(lab: Lab) -> None:
     received = re.search(r"(\d+) received", ping.log())
     count = int(received.group(1)) if received else 0
     check(count >= 20, f"{count} of 40 pings, one each 50 ms, came back in spite of the restart")
+
+
+def lay_wireguard(c: Host, s: Host, mtu: int) -> None:
+    """WireGuard between wgc, 10.8.0.2, and wgs, 10.8.0.1, by way of the tunnel at port 3000."""
+    for host in c, s:
+        wireguard_go = host.spawn(f"wireguard-go --foreground wg{host.name}", LOG_LEVEL="verbose")
+        wireguard_go.wait_log("UAPI listener started", 5)
+        host.run("sh -c 'umask 077; wg genkey > private; wg pubkey < private > public'")
+    public = {host.name: (host.home / "public").read_text().strip() for host in (c, s)}
+    for host, address, peer in (
+        (c, "10.8.0.2", f"{public['s']} allowed-ips 10.8.0.1/32 endpoint 127.0.0.1:3000"),
+        (s, "10.8.0.1", f"{public['c']} allowed-ips 10.8.0.2/32"),
+    ):
+        port = "listen-port 9000" if host is s else ""
+        host.run(f"wg set wg{host.name} {port} private-key private peer {peer}")
+        host.ip(f"addr add {address}/24 dev wg{host.name}")
+        host.ip(f"link set wg{host.name} mtu {mtu} up")
 
 
 @scenario(limit_s=30)

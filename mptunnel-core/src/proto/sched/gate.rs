@@ -237,6 +237,7 @@ mod tests {
             // One or two of a handful of probes are no proof.
             path(1.0, 3.0),
             path(1.0, 2.0),
+            path(1.0, 1.0),
         ] {
             assert!(Watch::new().see(good), "{good:?}");
         }
