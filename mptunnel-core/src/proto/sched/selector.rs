@@ -69,9 +69,12 @@ const ENOUGH: f32 = 20.0;
 /// a third at most.
 const LESS: f64 = 0.97;
 const CUT: f64 = 0.3;
-/// One that delays, or does not answer a probe, is left with so much.
+/// One that delays is left with so much.
 const DELAYED: f64 = 0.93;
-const MISSED: f64 = 0.7;
+/// One that does not answer a probe, and the next ones neither. A single probe is lost easily: if
+/// that moved a share far, the others would get more than they carry.
+const MISSED: f64 = 0.85;
+const MISSED_AGAIN: f64 = 0.5;
 /// One that is not used any more begins with so much of what it had.
 const AFRESH: f64 = 0.25;
 /// What an answer without either adds.
@@ -268,7 +271,11 @@ impl Memory {
         let missed = path.misses > std::mem::replace(&mut limit.misses, path.misses);
         if std::mem::take(&mut limit.is_fresh) || missed {
             let change = self.best.map_or(1.0, |best| best.change(path));
-            let change = if missed { MISSED } else { change };
+            let change = match path.misses {
+                _ if !missed => change,
+                1 => MISSED,
+                _ => MISSED_AGAIN,
+            };
             let size = if fixed && change < 1.0 { limit.size.min(most) } else { limit.size };
             limit.size = (size * change).max(1.0);
         }
