@@ -9,7 +9,7 @@
 
 use crate::options::Role;
 use crate::relay::RelayStats;
-use crate::stats::{PairInfo, PathInfo, PeerInfo, SessionInfo, Span, Stats, Worth};
+use crate::stats::{Losses, Lost, PairInfo, PathInfo, PeerInfo, SessionInfo, Span, Stats, Worth};
 use crate::{PathId, PeerId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -280,6 +280,30 @@ static PATH_METRICS: &[Metric<PathInfo>] = &[
     }),
     metric("loss_out_ratio", "gauge", "Fraction lost on the way out.", |p| p.quality.loss_out),
     metric("loss_in_ratio", "gauge", "Fraction lost on the way in.", |p| p.quality.loss_in),
+    metric("known_out_packets_total", "counter", "Packets sent whose fate is known.", |p| {
+        Some(count_of(p.losses_out.total.sent))
+    }),
+    metric("lost_out_packets_total", "counter", "Of these, packets that did not arrive.", |p| {
+        Some(count_of(p.losses_out.total.lost))
+    }),
+    metric("loss_out_1s_ratio", "gauge", "Fraction lost on the way out in the last second.", |p| {
+        p.losses_out.last_1s.fraction()
+    }),
+    metric("loss_out_10s_ratio", "gauge", "Fraction lost on the way out in ten seconds.", |p| {
+        p.losses_out.last_10s.fraction()
+    }),
+    metric("known_in_packets_total", "counter", "Packets of the other end likewise.", |p| {
+        Some(count_of(p.losses_in.total.sent))
+    }),
+    metric("lost_in_packets_total", "counter", "Of these, packets that did not arrive.", |p| {
+        Some(count_of(p.losses_in.total.lost))
+    }),
+    metric("loss_in_1s_ratio", "gauge", "Fraction lost on the way in in the last second.", |p| {
+        p.losses_in.last_1s.fraction()
+    }),
+    metric("loss_in_10s_ratio", "gauge", "Fraction lost on the way in in ten seconds.", |p| {
+        p.losses_in.last_10s.fraction()
+    }),
     metric("samples_out_total", "counter", "Datagrams of a sample that were sent on it.", |p| {
         Some(count_of(p.worth_out.samples))
     }),
@@ -364,6 +388,8 @@ fn path_json(path: &PathInfo) -> Value {
         "jitter_us": micros(Some(path.quality.jitter)),
         "loss_out": path.quality.loss_out,
         "loss_in": path.quality.loss_in,
+        "losses_out": losses_json(&path.losses_out),
+        "losses_in": losses_json(&path.losses_in),
         "sent": path.sent,
         "sent_bytes": path.sent_bytes,
         "send_dropped": path.send_dropped,
@@ -376,6 +402,16 @@ fn path_json(path: &PathInfo) -> Value {
         "errors": errors_json(&path.errors),
         "last_1s": path.last_1s.as_ref().map(span_json),
         "last_10s": path.last_10s.as_ref().map(span_json),
+    })
+}
+
+fn losses_json(losses: &Losses) -> Value {
+    let json =
+        |lost: &Lost| json!({ "sent": lost.sent, "lost": lost.lost, "fraction": lost.fraction() });
+    json!({
+        "last_1s": json(&losses.last_1s),
+        "last_10s": json(&losses.last_10s),
+        "total": json(&losses.total),
     })
 }
 
@@ -522,6 +558,12 @@ mod tests {
                 loss_out: Some(0.25),
                 ..Quality::default()
             },
+            losses_out: Losses {
+                last_1s: Lost::of((4, 1)),
+                last_10s: Lost::of((50, 5)),
+                total: Lost::of((800, 16)),
+            },
+            losses_in: Losses { total: Lost::of((5, 0)), ..Losses::default() },
             sent: 10,
             sent_bytes: 1_000,
             send_dropped: 1,
@@ -612,6 +654,12 @@ mod tests {
         assert_eq!(client["paths"][0]["local_before"], "192.0.2.8:5000");
         assert_eq!(client["paths"][0]["worth_out"]["mean_lead_us"], 3_000);
         assert_eq!(client["paths"][0]["errors"], json!({"ECONNREFUSED": 2, "9999": 1}));
+        let lost = |sent, lost, fraction: Option<f64>| json!({ "sent": sent, "lost": lost, "fraction": fraction });
+        let (out, none) = (&client["paths"][0]["losses_out"], lost(0, 0, None));
+        assert_eq!(out["last_1s"], lost(4, 1, Some(0.25)));
+        assert_eq!(out["last_10s"], lost(50, 5, Some(0.1)));
+        assert_eq!(out["total"], lost(800, 16, Some(0.02)));
+        assert_eq!(client["paths"][0]["losses_in"]["last_1s"], none);
         assert_eq!(client["session"]["rekeys"], 2);
         assert_eq!(client["session"]["pairs"][0]["correlation"], 1.0);
 
@@ -633,6 +681,18 @@ mod tests {
         assert!(text.lines().any(|l| l == line), "{text}");
         assert!(text.lines().any(|l| l.ends_with(" 0.0015") && l.contains("rtt_seconds{")));
         assert!(!text.contains("rtt_min_seconds{"), "what is not measured has no sample");
+        let of_path = r#"{peer="0",path="7",name="a\"b\\c"}"#;
+        for (name, value) in [
+            ("lost_out_packets_total", "16"),
+            ("known_out_packets_total", "800"),
+            ("loss_out_1s_ratio", "0.25"),
+            ("loss_out_10s_ratio", "0.1"),
+            ("known_in_packets_total", "5"),
+        ] {
+            let line = format!("mptunnel_path_{name}{of_path} {value}");
+            assert!(text.lines().any(|l| l == line), "{line} in {text}");
+        }
+        assert!(!text.contains("loss_in_1s_ratio{"), "nothing was told");
         assert!(text.contains("mptunnel_dropped_packets_total{reason=\"duplicate\"} 5\n"));
         assert!(text.contains("\nmptunnel_connected 1\n"));
         assert!(text.contains("\nmptunnel_relay_to_tunnel_total 7\n"));

@@ -3,9 +3,12 @@
 
 use crate::proto::arrivals::{Observed, Pair, Score};
 use crate::proto::health::Health;
+use crate::proto::losses::Direction;
+pub use crate::proto::losses::{Losses, Lost};
 pub use crate::proto::reorder::OrderCounts;
 use crate::proto::route::PathCounts;
 use crate::proto::session::SessionCounts;
+use crate::proto::time::Time;
 use crate::{PathId, PeerId};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -45,6 +48,11 @@ pub struct PathInfo {
     pub max_packet: usize,
     /// Round trip and loss as measured.
     pub quality: Quality,
+    /// What was lost of what this end sent on it, lately and ever. Nothing under the legacy
+    /// protocol, which tells of no losses.
+    pub losses_out: Losses,
+    /// The same of what the other end sent.
+    pub losses_in: Losses,
     /// Packets sent, copies and control included.
     pub sent: u64,
     /// Bytes of these.
@@ -263,7 +271,7 @@ pub struct Quality {
 }
 
 impl Quality {
-    pub(crate) fn of(health: &Health) -> Self {
+    fn of(health: &Health) -> Self {
         Quality {
             rtt: health.srtt(),
             last_rtt: health.last_rtt(),
@@ -276,6 +284,12 @@ impl Quality {
 }
 
 impl PathInfo {
+    pub(crate) fn measure(&mut self, now: Time, health: &Health) {
+        self.quality = Quality::of(health);
+        self.losses_out = health.losses(now, Direction::Out);
+        self.losses_in = health.losses(now, Direction::In);
+    }
+
     pub(crate) fn count(&mut self, counts: PathCounts) {
         self.sent = counts.tx_pkts;
         self.sent_bytes = counts.tx_bytes;

@@ -3,10 +3,12 @@
 
 mod sim;
 
+use mptunnel_core::proto::losses::{Direction as Way, Losses};
 use mptunnel_core::proto::route::PathCounts;
 use mptunnel_core::proto::server::Peer;
+use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
-use mptunnel_core::sim::world::{ClientNo, ServerNo, World};
+use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
 use sim::*;
 
 fn peer(world: &World, server: ServerNo, client: ClientNo) -> &Peer {
@@ -109,4 +111,56 @@ fn a_path_at_the_server_tells_since_when_it_is_so_and_where_it_came_from() {
     let silent_since = slot(&world).2;
     let ago = now(&world).since(silent_since);
     assert!(ago > 5 * S && ago < 8 * S, "{ago:?}");
+}
+
+/// What the client says of what it sends on its path, and the server of what it receives there.
+fn losses_up(world: &World, server: ServerNo, client: ClientNo) -> [Losses; 2] {
+    let (host, at) = (world.client(client), world.client(client).local(world.now()));
+    let path = host.client().and_then(|c| c.paths().next()).expect("it has a path");
+    let slot = peer(world, server, client).slots().next().expect("it has a path");
+    let there = world.server(server).local(world.now());
+    [path.probe.health.losses(at, Way::Out), slot.probe.health.losses(there, Way::In)]
+}
+
+#[test]
+fn losses_of_the_last_second_the_last_ten_and_all_are_what_the_link_lost() {
+    let clean = LinkConfig { delay: 20 * MS, ..LinkConfig::default() };
+    let lossy = LinkConfig { loss: 0.2, ..clean.clone() };
+    let (mut world, server, client) = tunnel_over(1, vec![PathSpec::both(clean.clone())]);
+    let way = path(client, 0);
+    world.start_all();
+    world.stream_both_ways(client, 2_000, 100);
+    world.run_for(12 * S);
+    for told in losses_up(&world, server, client) {
+        // Packets that are too large for the link are tried as well.
+        assert!(told.total.lost < 20 && told.last_1s.lost == 0, "{told:?}");
+    }
+    let share = |told: &mptunnel_core::Lost| told.fraction().expect("it is busy");
+
+    world.set_link(way, Up, lossy);
+    world.run_for(2 * S);
+    for told in losses_up(&world, server, client) {
+        assert!((share(&told.last_1s) - 0.2).abs() < 0.06, "{told:?}");
+        assert!((share(&told.last_10s) - 0.04).abs() < 0.02, "{told:?}");
+    }
+    world.run_for(10 * S);
+    for told in losses_up(&world, server, client) {
+        assert!((share(&told.last_10s) - 0.2).abs() < 0.03, "{told:?}");
+    }
+
+    world.set_link(way, Up, clean);
+    world.run_for(2 * S);
+    for told in losses_up(&world, server, client) {
+        assert_eq!(told.last_1s.lost, 0, "{told:?}");
+        assert!((0.1..0.2).contains(&share(&told.last_10s)), "{told:?}");
+    }
+    world.stop_streams();
+    world.run_for(20 * S);
+    let (up, _) = world.client(client).paths[0].counters();
+    for told in losses_up(&world, server, client) {
+        // But for those before the first answer and behind the last one.
+        assert!(up.lost_random.abs_diff(told.total.lost) < 20, "{up:?} {told:?}");
+        assert!(up.sent.abs_diff(told.total.sent) < 20, "{up:?} {told:?}");
+        assert_eq!((told.last_1s.sent, told.last_10s.sent), (0, 0), "it is idle");
+    }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What probes tell about one path: round trip, jitter, loss in each direction.
 
+use super::losses::{Direction, Losses, Lost, Windows};
 use super::num::{micros, rough};
 use super::sched::Measured;
 use super::time::Time;
@@ -21,7 +22,15 @@ pub struct Health {
     lost_in: LossEstimate,
     /// The origin of time: none came.
     last_pong: Time,
+    /// What was lost lately: while it is told of often. On the heap, as a server has many paths of
+    /// which few are busy.
+    windows: Option<Box<Windows>>,
 }
+
+/// A direction that is told of less often than this is idle: its probes say little of loss.
+const OFTEN: Duration = Duration::from_secs(2);
+/// But so many packets are more than probes, as after an outage.
+const MANY: u64 = 16;
 
 /// Loss of one direction: three means that forget at different speeds, and sums.
 #[derive(Clone, Debug, Default)]
@@ -41,21 +50,25 @@ const MEMORY: [f32; 3] = [0.3, 0.9, 0.98];
 
 impl LossEstimate {
     /// The sender had sent `sent` packets, of which `arrived` had arrived. Differences are taken
-    /// within one session only, because the counters start again with each.
-    fn add(&mut self, session: u32, sent: u64, arrived: u64) {
+    /// within one session only, because the counters start again with each. Tells how many were
+    /// sent since it was last told, and how many of them are lost.
+    fn add(&mut self, session: u32, sent: u64, arrived: u64) -> (u64, u64) {
+        let mut told = (0, 0);
         if self.known && self.session == session {
             let (sent_before, arrived_before) = self.last;
             // An old answer overtaken by a newer one tells nothing new.
-            let Some(sent_now) = sent.checked_sub(sent_before) else { return };
+            let Some(sent_now) = sent.checked_sub(sent_before) else { return told };
             let lost = sent_now.saturating_sub(arrived.saturating_sub(arrived_before));
             let (known, lost_before) = self.total;
             self.total = (known.saturating_add(sent_now), lost_before.saturating_add(lost));
+            told = (sent_now, lost);
             for (mean, memory) in self.means.iter_mut().zip(MEMORY) {
                 mean.sent = mean.sent * memory + rough(sent_now);
                 mean.lost = mean.lost * memory + rough(lost);
             }
         }
         (self.session, self.last, self.known) = (session, (sent, arrived), true);
+        told
     }
 
     fn fraction(&self) -> Option<f64> {
@@ -74,7 +87,8 @@ fn duration(us: u32) -> Option<Duration> {
 }
 
 impl Health {
-    /// A PONG came: `rtt` without the time that the peer held the PING.
+    /// A PONG came: `rtt` without the time that the peer held the PING. What it tells of losses
+    /// comes first.
     pub fn on_rtt(&mut self, now: Time, rtt: Duration) {
         let us = known_us(rtt);
         let moved = |mean: u32, kept: u32, of: u32| match mean {
@@ -94,8 +108,26 @@ impl Health {
     }
 
     /// A PONG told that of `sent` packets of this session `arrived` had arrived.
-    pub fn on_arrivals(&mut self, session: u32, sent: u64, arrived: u64) {
-        self.lost_out.add(session, sent, arrived);
+    pub fn on_arrivals(&mut self, now: Time, session: u32, sent: u64, arrived: u64) {
+        let told = self.lost_out.add(session, sent, arrived);
+        self.keep_windows(now, Direction::Out, told);
+    }
+
+    /// Puts what was told at `now` into the windows, if there are any or should be.
+    fn keep_windows(&mut self, now: Time, direction: Direction, (sent, lost): (u64, u64)) {
+        let (_, ping) = self.last_transit;
+        let (this, other) = match direction {
+            Direction::Out => (self.last_pong, Time::from_micros(ping)),
+            Direction::In => (Time::from_micros(ping), self.last_pong),
+        };
+        if now.since(this) < OFTEN || sent >= MANY {
+            self.windows.get_or_insert_default();
+        } else if now.since(other) >= OFTEN {
+            self.windows = None;
+        }
+        if let Some(windows) = &mut self.windows {
+            windows.add(now, direction, sent, lost);
+        }
     }
 
     /// A PING came, stamped `t_tx` by the peer's clock; of `sent` packets that the peer had sent
@@ -110,8 +142,9 @@ impl Health {
             let change = rough(here.saturating_sub(here_before).abs_diff(there));
             self.jitter_us += (change - self.jitter_us) / 16.0;
         }
+        let told = self.lost_in.add(session, sent, arrived);
+        self.keep_windows(now, Direction::In, told);
         (self.has_transit, self.last_transit) = (true, (t_tx, here));
-        self.lost_in.add(session, sent, arrived);
     }
 
     /// The peer's clock or the path is another one: forget the transit time.
@@ -159,14 +192,15 @@ impl Health {
         if enough { mean.min(recent.fraction().max(mean / 10.0)) } else { mean }
     }
 
-    /// Packets sent of which it is known what became of them, and of these the lost ones.
-    pub fn totals_out(&self) -> (u64, u64) {
-        self.lost_out.total
-    }
-
-    /// The same of what the peer sent.
-    pub fn totals_in(&self) -> (u64, u64) {
-        self.lost_in.total
+    /// What was lost in one direction, as seen at `now`.
+    pub fn losses(&self, now: Time, direction: Direction) -> Losses {
+        let total = match direction {
+            Direction::Out => self.lost_out.total,
+            Direction::In => self.lost_in.total,
+        };
+        let lately = self.windows.as_ref().map(|windows| windows.lately(now, direction));
+        let [last_1s, last_10s] = lately.unwrap_or_default();
+        Losses { last_1s, last_10s, total: Lost::of(total) }
     }
 
     /// Fraction lost on the way out, 0 to 1.
@@ -205,22 +239,23 @@ mod tests {
     #[test]
     fn loss_is_unknown_at_first_and_then_the_share_that_did_not_arrive() {
         let mut health = Health::default();
-        health.on_arrivals(1, 1000, 900);
+        health.on_arrivals(Time::default(), 1, 1000, 900);
         assert_eq!(health.loss_out(), None);
 
-        health.on_arrivals(1, 2000, 1700);
+        health.on_arrivals(Time::default(), 1, 2000, 1700);
 
         assert!((health.loss_out().unwrap() - 0.2).abs() < 1e-6);
-        assert_eq!(health.totals_out(), (1_000, 200));
+        let total = health.losses(Time::default(), Direction::Out).total;
+        assert_eq!((total.sent, total.lost), (1_000, 200));
     }
 
     #[test]
     fn the_means_forget_at_different_speeds() {
         let mut health = Health::default();
         for probe in 0..=40 {
-            health.on_arrivals(1, probe * 100, probe * 100);
+            health.on_arrivals(Time::default(), 1, probe * 100, probe * 100);
         }
-        health.on_arrivals(1, 4_100, 4_050);
+        health.on_arrivals(Time::default(), 1, 4_100, 4_050);
 
         let (recent, lasting) = health.losses_out();
         assert!((recent.fraction() - 0.35).abs() < 0.01, "{recent:?}");
@@ -231,11 +266,11 @@ mod tests {
     #[test]
     fn counters_that_start_again_with_a_session_are_not_taken_for_loss() {
         let mut health = Health::default();
-        health.on_arrivals(1, 1000, 1000);
-        health.on_arrivals(1, 2000, 2000);
+        health.on_arrivals(Time::default(), 1, 1000, 1000);
+        health.on_arrivals(Time::default(), 1, 2000, 2000);
 
-        health.on_arrivals(2, 10, 10);
-        health.on_arrivals(2, 1010, 1010);
+        health.on_arrivals(Time::default(), 2, 10, 10);
+        health.on_arrivals(Time::default(), 2, 1010, 1010);
 
         assert_eq!(health.loss_out(), Some(0.0));
     }
@@ -258,5 +293,60 @@ mod tests {
         }
         let ms = health.jitter().as_secs_f64() * 1e3;
         assert!((7.5..8.5).contains(&ms), "{ms}");
+    }
+    /// A path on which PINGs and PONGs come every `every` ms from `from` to `until`, each of which
+    /// tells of `sent` packets more, one in ten of them lost.
+    fn run(health: &mut Health, from: u64, until: u64, every: usize, sent: u64) {
+        for ms in (from..until).step_by(every) {
+            let now = Time::from_micros(ms * 1_000);
+            let (before, arrived) = health.lost_in.last;
+            let (all, came) = (before + sent, arrived + sent - sent / 10);
+            health.on_ping(now, ms * 1_000, 1, all, came);
+            health.on_arrivals(now, 1, all, came);
+            health.on_rtt(now, MS);
+        }
+    }
+
+    #[test]
+    fn a_busy_path_knows_its_losses_of_the_last_seconds_and_an_idle_one_holds_no_memory_for_them() {
+        let mut health = Health::default();
+        run(&mut health, 1_000, 21_000, 250, 100);
+        let now = Time::from_micros(20_999_000);
+        for direction in [Direction::Out, Direction::In] {
+            let Losses { last_1s, last_10s, total } = health.losses(now, direction);
+            assert_eq!((last_1s.sent, last_1s.lost), (500, 50));
+            assert_eq!((last_10s.sent, last_10s.lost), (4_400, 440));
+            assert_eq!((total.sent, total.lost), (7_900, 790));
+        }
+
+        run(&mut health, 26_000, 37_000, 5_000, 3);
+
+        assert!(health.windows.is_none());
+        let Losses { last_10s, total, .. } = health.losses(now, Direction::Out);
+        assert_eq!((last_10s, total.sent), (Lost::default(), 7_909));
+    }
+
+    #[test]
+    fn what_an_outage_cost_is_told_when_it_is_over_and_one_silent_direction_spoils_nothing() {
+        let mut health = Health::default();
+        run(&mut health, 1_000, 3_000, 250, 100);
+        let back = Time::from_micros(60_000_000);
+        health.on_arrivals(back, 1, 1_000, 740);
+        health.on_rtt(back, MS);
+        let told = health.losses(back, Direction::Out).last_1s;
+        assert_eq!((told.sent, told.lost), (200, 180));
+
+        // PINGs come, PONGs do not, but for one every ten seconds.
+        for ms in (61_000..91_000).step_by(250) {
+            let now = Time::from_micros(ms * 1_000);
+            let sent = ms - 60_000;
+            health.on_ping(now, ms * 1_000, 1, 1_000 + sent, 1_000 + sent);
+            if ms % 10_000 == 0 {
+                health.on_arrivals(now, 1, 1_000 + sent / 10_000, 740);
+                health.on_rtt(now, MS);
+            }
+        }
+        let told = health.losses(Time::from_micros(90_999_000), Direction::In).last_10s;
+        assert_eq!((told.sent, told.lost), (11_000, 0));
     }
 }

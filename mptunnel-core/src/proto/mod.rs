@@ -36,6 +36,7 @@ pub mod fragment;
 pub mod frame;
 pub mod health;
 pub mod limit;
+pub mod losses;
 pub mod pace;
 pub mod pmtu;
 pub mod probe;

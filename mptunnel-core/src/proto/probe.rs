@@ -252,10 +252,10 @@ impl Probe {
         let ping = self.sent.remove(at)?;
         let hold = Duration::from_micros(u64::from(pong.hold_us));
         let rtt = now.since(ping.at).saturating_sub(hold);
-        self.health.on_rtt(now, rtt);
         if ping.session == current {
-            self.health.on_arrivals(ping.session, ping.tx_pkts, pong.rx_pkts);
+            self.health.on_arrivals(now, ping.session, ping.tx_pkts, pong.rx_pkts);
         }
+        self.health.on_rtt(now, rtt);
         // PINGs sent before the answered one are of no more interest.
         // Of padded ones, answers may be overtaken by smaller ones.
         self.sent.retain(|p| p.seq > pong.seq || (p.size > 0 && now.since(p.at) < PADDED_KEPT));

@@ -10,7 +10,7 @@ use crate::proto::crypto::BACKEND;
 use crate::proto::server::{Peer, Slot};
 use crate::proto::time::Time;
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PathState, PeerInfo, Quality, SessionInfo, Stats, Traffic, Worth};
+use crate::stats::{PathInfo, PathState, PeerInfo, SessionInfo, Stats, Traffic, Worth};
 use crate::{Error, PathId, PeerId};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -166,9 +166,9 @@ fn path_of(now: Time, peer: &Peer, slot: &Slot) -> PathInfo {
         worth_out: score(Observed::outgoing),
         worth_in: score(Observed::incoming),
         max_packet: slot.pmtu.size(),
-        quality: Quality::of(&slot.probe.health),
         ..PathInfo::default()
     };
+    info.measure(now, &slot.probe.health);
     info.count(peer.slot_counts(slot));
     info
 }

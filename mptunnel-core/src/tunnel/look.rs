@@ -12,7 +12,7 @@ use crate::proto::client::{Client, ClientPath, PathState as SocketState};
 use crate::proto::crypto::BACKEND;
 use crate::proto::time::Time;
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PathState, Quality, SessionInfo, Stats, Traffic, Worth};
+use crate::stats::{PathInfo, PathState, SessionInfo, Stats, Traffic, Worth};
 use std::borrow::Cow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -157,9 +157,9 @@ fn info_of(
         worth_out: score(Observed::outgoing),
         worth_in: score(Observed::incoming),
         errors: shared.errors.of(path.id),
-        quality: Quality::of(&path.probe.health),
         ..PathInfo::default()
     };
+    info.measure(now, &path.probe.health);
     info.count(client.path_counts(path));
     info
 }

@@ -129,20 +129,36 @@ fn once(program: &mut Connection) -> Result<(), ControlError> {
 /// One line for each moment, until Ctrl-C.
 fn watch(program: &mut Connection, path: &str, interval: Duration) -> Result<(), ControlError> {
     print(&format!(
-        "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}",
-        "time", "state", "RTT", "jitter", "lost>", "<lost", "Mbit>", "<Mbit", "first"
+        "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
+        "time",
+        "state",
+        "RTT",
+        "jitter",
+        "lost>",
+        "<lost",
+        "1s>",
+        "<1s",
+        "10s>",
+        "<10s",
+        "Mbit>",
+        "<Mbit",
+        "first"
     ))?;
     loop {
         let status = ask(program)?;
         let path = find(&status, path)?;
         print(&format!(
-            "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}",
+            "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
             crate::log::now_utc(),
             path.state,
             millis_or(path.rtt),
             millis_or(path.jitter.filter(|_| path.rtt.is_some())),
             percent_or(path.loss_out),
             percent_or(path.loss_in),
+            percent_or(path.loss_out_1s),
+            percent_or(path.loss_in_1s),
+            percent_or(path.loss_out_10s),
+            percent_or(path.loss_in_10s),
             mbit_or(path.bits_out),
             mbit_or(path.bits_in),
             percent_or(path.first()),

@@ -55,6 +55,11 @@ pub(crate) struct Path {
     pub(crate) jitter: Option<Duration>,
     pub(crate) loss_out: Option<f64>,
     pub(crate) loss_in: Option<f64>,
+    /// In the last second, and in the last ten.
+    pub(crate) loss_out_1s: Option<f64>,
+    pub(crate) loss_in_1s: Option<f64>,
+    pub(crate) loss_out_10s: Option<f64>,
+    pub(crate) loss_in_10s: Option<f64>,
     pub(crate) sent: u64,
     pub(crate) send_dropped: u64,
     pub(crate) received: u64,
@@ -135,6 +140,7 @@ impl Path {
             let seconds = span["length_us"].as_f64()? / 1e6;
             Some(span[key].as_f64()? * 8.0 / seconds)
         };
+        let lost = |way: &str, span: &str| json[way][span]["fraction"].as_f64();
         let worth = &json["worth_out"];
         let samples = worth["samples"].as_f64().filter(|samples| *samples > 0.0);
         let errors = json["errors"].as_object().into_iter().flatten();
@@ -164,6 +170,10 @@ impl Path {
             jitter: time("jitter_us"),
             loss_out: json["loss_out"].as_f64(),
             loss_in: json["loss_in"].as_f64(),
+            loss_out_1s: lost("losses_out", "last_1s"),
+            loss_in_1s: lost("losses_in", "last_1s"),
+            loss_out_10s: lost("losses_out", "last_10s"),
+            loss_in_10s: lost("losses_in", "last_10s"),
             sent: count(json, "sent"),
             send_dropped: count(json, "send_dropped"),
             received: count(json, "received"),

@@ -58,6 +58,8 @@ static IF_WIDE: &[Column] = &[
     column("RTT min", 9, |path| millis_or(path.min_rtt)),
     column("only", 6, |path| percent_or(path.only_out)),
     column("lead", 9, |path| millis_or(path.lead_out)),
+    column("10s>", 6, |path| percent_or(path.loss_out_10s)),
+    column("<10s", 6, |path| percent_or(path.loss_in_10s)),
     column("address", 24, |path| path.remote.clone().unwrap_or_else(nothing)),
     column("packet", 8, |path| path.max_packet.to_string()),
     column("sent", 12, |path| path.sent.to_string()),
