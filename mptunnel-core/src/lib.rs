@@ -59,8 +59,8 @@ pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
 pub use snapshot::Snapshot;
 pub use stats::{
-    Losses, Lost, OrderCounts, PairInfo, PathInfo, PathState, PeerInfo, Quality, SessionInfo, Span,
-    Stats, Traffic, Worth,
+    Losses, Lost, OrderCounts, PairInfo, PathInfo, PathState, PeerInfo, Quality, Queue,
+    SessionInfo, Span, Stats, Traffic, Worth,
 };
 use std::time::Duration;
 pub use tunnel::{ProbeAnswer, Tunnel, TunnelBuilder, TunnelSender};

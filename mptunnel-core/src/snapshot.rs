@@ -9,7 +9,9 @@
 
 use crate::options::Role;
 use crate::relay::RelayStats;
-use crate::stats::{Losses, Lost, PairInfo, PathInfo, PeerInfo, SessionInfo, Span, Stats, Worth};
+use crate::stats::{
+    Losses, Lost, PairInfo, PathInfo, PeerInfo, Queue, SessionInfo, Span, Stats, Worth,
+};
 use crate::{PathId, PeerId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -304,6 +306,13 @@ static PATH_METRICS: &[Metric<PathInfo>] = &[
     metric("loss_in_10s_ratio", "gauge", "Fraction lost on the way in in ten seconds.", |p| {
         p.losses_in.last_10s.fraction()
     }),
+    metric("queue_packets", "gauge", "Packets that wait to leave at its rate.", |p| {
+        p.queue.map(|queue| count_of(queue.packets))
+    }),
+    metric("queue_bytes", "gauge", "Bytes of these.", |p| p.queue.map(|q| count_of(q.bytes))),
+    metric("queue_delay_seconds", "gauge", "How long a packet sent now would wait.", |p| {
+        seconds(p.queue.map(|queue| queue.delay))
+    }),
     metric("samples_out_total", "counter", "Datagrams of a sample that were sent on it.", |p| {
         Some(count_of(p.worth_out.samples))
     }),
@@ -390,6 +399,7 @@ fn path_json(path: &PathInfo) -> Value {
         "loss_in": path.quality.loss_in,
         "losses_out": losses_json(&path.losses_out),
         "losses_in": losses_json(&path.losses_in),
+        "queue": path.queue.as_ref().map(queue_json),
         "sent": path.sent,
         "sent_bytes": path.sent_bytes,
         "send_dropped": path.send_dropped,
@@ -412,6 +422,14 @@ fn losses_json(losses: &Losses) -> Value {
         "last_1s": json(&losses.last_1s),
         "last_10s": json(&losses.last_10s),
         "total": json(&losses.total),
+    })
+}
+
+fn queue_json(queue: &Queue) -> Value {
+    json!({
+        "packets": queue.packets,
+        "bytes": queue.bytes,
+        "delay_us": micros(Some(queue.delay)),
     })
 }
 
@@ -563,6 +581,7 @@ mod tests {
                 last_10s: Lost::of((50, 5)),
                 total: Lost::of((800, 16)),
             },
+            queue: Some(Queue { packets: 3, bytes: 3_600, delay: Duration::from_millis(40) }),
             losses_in: Losses { total: Lost::of((5, 0)), ..Losses::default() },
             sent: 10,
             sent_bytes: 1_000,
@@ -660,6 +679,8 @@ mod tests {
         assert_eq!(out["last_10s"], lost(50, 5, Some(0.1)));
         assert_eq!(out["total"], lost(800, 16, Some(0.02)));
         assert_eq!(client["paths"][0]["losses_in"]["last_1s"], none);
+        let queue = json!({ "packets": 3, "bytes": 3_600, "delay_us": 40_000 });
+        assert_eq!(client["paths"][0]["queue"], queue);
         assert_eq!(client["session"]["rekeys"], 2);
         assert_eq!(client["session"]["pairs"][0]["correlation"], 1.0);
 
@@ -688,6 +709,9 @@ mod tests {
             ("loss_out_1s_ratio", "0.25"),
             ("loss_out_10s_ratio", "0.1"),
             ("known_in_packets_total", "5"),
+            ("queue_packets", "3"),
+            ("queue_bytes", "3600"),
+            ("queue_delay_seconds", "0.04"),
         ] {
             let line = format!("mptunnel_path_{name}{of_path} {value}");
             assert!(text.lines().any(|l| l == line), "{line} in {text}");

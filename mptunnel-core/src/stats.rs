@@ -5,6 +5,7 @@ use crate::proto::arrivals::{Observed, Pair, Score};
 use crate::proto::health::Health;
 use crate::proto::losses::Direction;
 pub use crate::proto::losses::{Losses, Lost};
+pub use crate::proto::pace::Queue;
 pub use crate::proto::reorder::OrderCounts;
 use crate::proto::route::PathCounts;
 use crate::proto::session::SessionCounts;
@@ -53,6 +54,9 @@ pub struct PathInfo {
     pub losses_out: Losses,
     /// The same of what the other end sent.
     pub losses_in: Losses,
+    /// What waits to leave at the rate of the path, now; `None` if it has no `rate`, as at a server
+    /// and under the legacy protocol.
+    pub queue: Option<Queue>,
     /// Packets sent, copies and control included.
     pub sent: u64,
     /// Bytes of these.

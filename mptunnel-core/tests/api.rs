@@ -581,3 +581,31 @@ fn a_path_with_a_rate_sends_what_waits_later_and_drops_what_would_come_too_late(
     }
     assert_eq!(tunnel.paths()[0].send_dropped, before);
 }
+
+#[test]
+fn what_waits_on_a_path_with_a_rate_is_seen_while_it_waits() {
+    let (server, port) = server();
+    let tunnel = Tunnel::builder()
+        .key(&KEY)
+        .path(&format!("to=127.0.0.1:{port} rate=8 mtu=1500 name=slow"))
+        .path(&format!("to=127.0.0.1:{port} name=fast"))
+        .connect()
+        .unwrap();
+    wait_for(|| tunnel.paths().iter().all(|path| path.up));
+    let datagrams = vec![[7; 1_000]; 20];
+
+    // It takes 15 ms to leave, in which this thread may be asleep: then another one.
+    wait_for(|| {
+        tunnel.send_batch(datagrams.iter().map(|datagram| &datagram[..])).unwrap();
+        let [slow, fast] = &tunnel.paths()[..] else { panic!("two paths") };
+        let queue = slow.queue.unwrap();
+        assert!(queue.packets <= 60 && (queue.packets == 0) == (queue.bytes == 0), "{queue:?}");
+        assert!(queue.bytes.div_ceil(queue.packets.max(1)) < 1_100, "{queue:?}");
+        assert!(fast.queue.is_none(), "it has no rate");
+        queue.bytes >= 1_000 && queue.delay > Duration::ZERO
+    });
+    wait_for(|| tunnel.paths()[0].queue.unwrap().packets == 0);
+
+    let peer = server.peers()[0].id;
+    assert!(server.paths(peer).unwrap().iter().all(|path| path.queue.is_none()));
+}

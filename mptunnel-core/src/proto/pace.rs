@@ -67,6 +67,20 @@ pub enum Part {
     Next,
 }
 
+/// What waits on a path whose rate is known (word `rate`), so that it leaves no faster than the link
+/// carries it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Queue {
+    /// Packets that wait.
+    pub packets: u64,
+    /// Bytes of these: UDP payload.
+    pub bytes: u64,
+    /// How long a packet that is sent now would wait. One that would for longer than the bound
+    /// (50 ms) is dropped, and counted among those that the path did not take.
+    pub delay: Duration,
+}
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Offer {
@@ -157,6 +171,16 @@ impl Pace {
         let first = state.queue.front()?;
         let token = state.full_at.saturating_sub(state.burst_ns).div_ceil(1_000);
         Some(Time::from_micros(token).min(first.late_at))
+    }
+
+    /// What waits, and for how long what is offered now would.
+    pub fn waiting(&self, now: Time) -> Queue {
+        let state = self.state.lock();
+        Queue {
+            packets: widen(state.queue.len()),
+            bytes: widen(state.bytes.len()),
+            delay: Duration::from_nanos(state.wait(now)),
+        }
     }
 
     /// How long a packet that is offered now would wait.
@@ -275,6 +299,9 @@ mod tests {
             .map(|_| pace.offer(Time::from_micros(9), &session, &[7; 1_222], Part::First))
             .collect();
         assert_eq!(offers, [Offer::Now, Offer::Now, Offer::Queued, Offer::Queued]);
+        let waiting = pace.waiting(Time::from_micros(9));
+        assert_eq!((waiting.packets, waiting.bytes), (2, 2 * 1_222));
+        assert_eq!(waiting.delay, pace.queue(Time::from_micros(9)));
         assert!(pace.take(Time::from_micros(10), &mut buffer).is_none());
 
         // The machine slept.
@@ -283,7 +310,7 @@ mod tests {
             assert!(pace.take(late, &mut buffer).is_some() && buffer.is_empty());
         }
         assert!(pace.take(late, &mut buffer).is_none());
-        assert_eq!((pace.deadline(), pace.queue(late)), (None, Duration::ZERO));
+        assert_eq!((pace.deadline(), pace.waiting(late)), (None, Queue::default()));
         assert_eq!(pace.offer(late, &session, &[7; 1_222], Part::First), Offer::Now);
     }
 

@@ -18,7 +18,7 @@ use crate::control::client::{Connection, ControlError, Which};
 use crate::exit::{Exit, fail};
 use crate::terminal::{self, Style};
 use model::Status;
-use table::{mbit_or, millis_or, percent_or};
+use table::{count_or, mbit_or, millis_or, percent_or};
 
 /// Show how a running mpclient or mpserver is
 ///
@@ -129,7 +129,7 @@ fn once(program: &mut Connection) -> Result<(), ControlError> {
 /// One line for each moment, until Ctrl-C.
 fn watch(program: &mut Connection, path: &str, interval: Duration) -> Result<(), ControlError> {
     print(&format!(
-        "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
+        "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
         "time",
         "state",
         "RTT",
@@ -142,13 +142,14 @@ fn watch(program: &mut Connection, path: &str, interval: Duration) -> Result<(),
         "<10s",
         "Mbit>",
         "<Mbit",
-        "first"
+        "first",
+        "queue"
     ))?;
     loop {
         let status = ask(program)?;
         let path = find(&status, path)?;
         print(&format!(
-            "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
+            "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
             crate::log::now_utc(),
             path.state,
             millis_or(path.rtt),
@@ -162,6 +163,7 @@ fn watch(program: &mut Connection, path: &str, interval: Duration) -> Result<(),
             mbit_or(path.bits_out),
             mbit_or(path.bits_in),
             percent_or(path.first()),
+            count_or(path.queued),
         ))?;
         pause(interval);
     }

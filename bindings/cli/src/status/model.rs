@@ -60,6 +60,8 @@ pub(crate) struct Path {
     pub(crate) loss_in_1s: Option<f64>,
     pub(crate) loss_out_10s: Option<f64>,
     pub(crate) loss_in_10s: Option<f64>,
+    /// Packets that wait to leave at its rate, if it has one.
+    pub(crate) queued: Option<u64>,
     pub(crate) sent: u64,
     pub(crate) send_dropped: u64,
     pub(crate) received: u64,
@@ -174,6 +176,7 @@ impl Path {
             loss_in_1s: lost("losses_in", "last_1s"),
             loss_out_10s: lost("losses_out", "last_10s"),
             loss_in_10s: lost("losses_in", "last_10s"),
+            queued: json["queue"]["packets"].as_u64(),
             sent: count(json, "sent"),
             send_dropped: count(json, "send_dropped"),
             received: count(json, "received"),

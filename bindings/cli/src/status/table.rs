@@ -60,6 +60,7 @@ static IF_WIDE: &[Column] = &[
     column("lead", 9, |path| millis_or(path.lead_out)),
     column("10s>", 6, |path| percent_or(path.loss_out_10s)),
     column("<10s", 6, |path| percent_or(path.loss_in_10s)),
+    column("queue", 6, |path| count_or(path.queued)),
     column("address", 24, |path| path.remote.clone().unwrap_or_else(nothing)),
     column("packet", 8, |path| path.max_packet.to_string()),
     column("sent", 12, |path| path.sent.to_string()),
@@ -197,6 +198,11 @@ pub(crate) fn percent_or(share: Option<f64>) -> String {
 /// Megabits per second, or a dash.
 pub(crate) fn mbit_or(bits: Option<f64>) -> String {
     bits.map_or_else(nothing, mbit)
+}
+
+/// A count, or a dash.
+pub(crate) fn count_or(count: Option<u64>) -> String {
+    count.map_or_else(nothing, |count| count.to_string())
 }
 
 /// A fraction: `12.0%`, `100%`.
