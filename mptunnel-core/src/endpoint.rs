@@ -10,7 +10,7 @@ use crate::sending::SendOptions;
 use crate::server::Server;
 use crate::setup::OwnKey;
 use crate::snapshot::Snapshot;
-use crate::stats::{PathInfo, PeerInfo, Stats};
+use crate::stats::{PathInfo, PeerInfo, SessionInfo, Stats};
 use crate::tunnel::Tunnel;
 use crate::{Error, Event, PathId, PeerId};
 use std::net::SocketAddr;
@@ -330,6 +330,21 @@ impl Endpoint {
             },
             Endpoint::Client(_) => Err(Error::UnknownPeer(peer)),
             Endpoint::Server(server) => server.paths(peer),
+        }
+    }
+
+    /// The tunnel of a peer as a whole: 0 is the own one of a client.
+    ///
+    /// # Errors
+    /// As [`paths`](Self::paths).
+    pub fn session(&self, peer: PeerId) -> Result<SessionInfo, Error> {
+        match self {
+            Endpoint::Client(tunnel) if peer.client() == PeerId(0) => match tunnel.is_forked() {
+                false => Ok(tunnel.session()),
+                true => Err(Error::Forked),
+            },
+            Endpoint::Client(_) => Err(Error::UnknownPeer(peer)),
+            Endpoint::Server(server) => server.peer(peer).map(|info| info.session),
         }
     }
 

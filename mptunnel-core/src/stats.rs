@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What can be seen of an endpoint. Counters are monotonic and never cleared by reading.
 
+use crate::inbox::Inbox;
 use crate::proto::arrivals::{Observed, Pair, Score};
+use crate::proto::crypto::BACKEND;
+use crate::proto::dataplane::DataPlane;
+use crate::proto::drop::DropCounters;
 use crate::proto::health::Health;
 use crate::proto::losses::Direction;
 pub use crate::proto::losses::{Losses, Lost};
@@ -13,6 +17,7 @@ use crate::proto::time::Time;
 use crate::{PathId, PeerId};
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 /// One path, at a client or of one client at a server.
@@ -161,6 +166,50 @@ pub struct SessionInfo {
     pub samples_out: u64,
     /// Each pair of paths that datagrams of the sample went on.
     pub pairs: Vec<PairInfo>,
+}
+
+impl Stats {
+    /// What both ends of the protocol mptunnel/1 have.
+    pub(crate) fn of(plane: &DataPlane, inbox: &Inbox, traffic: Traffic) -> Stats {
+        Stats {
+            traffic,
+            drops: plane.drops.snapshot(),
+            unattributed: plane.unattributed.load(Relaxed),
+            reorder: plane.order.get(),
+            ..Stats::of_inbox(inbox)
+        }
+    }
+
+    /// What both ends of the legacy protocol have; `kernel` is arrivals dropped and bytes of buffer.
+    pub(crate) fn of_legacy(
+        inbox: &Inbox,
+        connected: bool,
+        traffic: Traffic,
+        drops: &DropCounters,
+        socket_errors: u64,
+        kernel: (u64, usize),
+    ) -> Stats {
+        let (kernel_dropped, receive_buffer) = kernel;
+        Stats {
+            connected,
+            traffic,
+            drops: drops.snapshot(),
+            socket_errors,
+            kernel_dropped,
+            receive_buffer,
+            cipher: "none",
+            ..Stats::of_inbox(inbox)
+        }
+    }
+
+    fn of_inbox(inbox: &Inbox) -> Stats {
+        Stats {
+            queue_dropped: inbox.dropped(),
+            events_dropped: inbox.events_dropped(),
+            backend: BACKEND,
+            ..Stats::default()
+        }
+    }
 }
 
 impl SessionInfo {

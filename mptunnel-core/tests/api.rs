@@ -9,8 +9,8 @@
 
 use mptunnel_core::options::Role;
 use mptunnel_core::{
-    Config, Datagram, Endpoint, Error, Event, Handler, PathId, PeerId, SendOptions, Server,
-    SocketHook, Source, Tunnel,
+    Config, Datagram, Endpoint, Error, Event, Handler, PathId, PathInfo, PeerId, SendOptions,
+    Server, SocketHook, Source, Tunnel,
 };
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -608,4 +608,47 @@ fn what_waits_on_a_path_with_a_rate_is_seen_while_it_waits() {
 
     let peer = server.peers()[0].id;
     assert!(server.paths(peer).unwrap().iter().all(|path| path.queue.is_none()));
+}
+
+#[test]
+fn a_snapshot_agrees_with_itself_while_traffic_flows() {
+    let (server, port) = server();
+    let tunnel = Arc::new(
+        Tunnel::builder()
+            .key(&KEY)
+            .path(&format!("to=127.0.0.1:{port} name=a"))
+            .path(&format!("to=127.0.0.1:{port} name=b"))
+            .connect()
+            .unwrap(),
+    );
+    wait_for(|| tunnel.paths().iter().all(|path| path.up));
+    let (over, sender) = (Arc::new(AtomicBool::new(false)), tunnel.clone());
+    let stop = over.clone();
+    let sending = std::thread::spawn(move || {
+        while !stop.load(Relaxed) {
+            // Nobody fetches them, and what the sockets do not take is counted as well.
+            let _ = sender.send(&[7; 100]);
+        }
+    });
+
+    let sum =
+        |paths: &[PathInfo], count: fn(&PathInfo) -> u64| paths.iter().map(count).sum::<u64>();
+    let (start, mut looks, mut seen) = (Instant::now(), 0, 0);
+    while looks < 300 || seen < 1_000 {
+        assert!(start.elapsed() < SOON, "{seen} packets in {looks} looks");
+        looks += 1;
+        let here = tunnel.snapshot();
+        assert_eq!(here.stats.traffic.sent, sum(&here.paths, |path| path.sent));
+        assert_eq!(here.stats.traffic.received, sum(&here.paths, |path| path.received));
+        let there = server.snapshot();
+        let [peer] = &there.peers[..] else { panic!("{:?}", there.peers) };
+        assert_eq!(peer.traffic.received, sum(&peer.paths, |path| path.received));
+        assert_eq!(there.stats.traffic, peer.traffic);
+        assert!(there.stats.connected && server.peer_count().unwrap() == 1);
+        let traffic = peer.traffic;
+        assert_eq!(peer.session.first_packets, traffic.received - traffic.duplicates);
+        seen = traffic.received;
+    }
+    over.store(true, Relaxed);
+    sending.join().unwrap();
 }

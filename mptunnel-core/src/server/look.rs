@@ -3,29 +3,53 @@
 
 use super::{End, Server};
 use crate::io::clock;
-use crate::io::legacy;
 use crate::options::Role;
 use crate::proto::arrivals::Observed;
-use crate::proto::crypto::BACKEND;
+use crate::proto::route::PathCounts;
 use crate::proto::server::{Peer, Slot};
 use crate::proto::time::Time;
 use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PathState, PeerInfo, SessionInfo, Stats, Traffic, Worth};
 use crate::{Error, PathId, PeerId};
-use std::sync::atomic::Ordering::Relaxed;
 
 impl Server {
     /// All clients, in the order in which they came; none in a forked child.
     pub fn peers(&self) -> Vec<PeerInfo> {
+        self.look().0
+    }
+
+    /// How many clients are connected.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn peer_count(&self) -> Result<usize, Error> {
         if self.io.is_forked() {
-            return Vec::new();
+            return Err(Error::Forked);
+        }
+        Ok(match &self.io {
+            End::Ours(io) => io.shared.control.lock().peer_count(),
+            End::Legacy(io) => io.peers().len(),
+        })
+    }
+
+    /// All clients, and what they and those that are gone have counted, in one pass.
+    fn look(&self) -> (Vec<PeerInfo>, Traffic) {
+        if self.io.is_forked() {
+            return Default::default();
         }
         let now = clock::now();
-        let mut peers: Vec<PeerInfo> = match &self.io {
+        let (mut peers, counts) = match &self.io {
             End::Ours(io) => {
-                io.shared.control.lock().peers().map(|peer| info_of(now, peer)).collect()
+                let server = io.shared.control.lock();
+                let mut counts = server.gone();
+                let info = |peer: &Peer| {
+                    let (info, its) = info_of(now, peer);
+                    counts += its;
+                    info
+                };
+                (server.peers().map(info).collect(), counts)
             }
-            End::Legacy(io) => io.peers(),
+            End::Legacy(io) => (io.peers(), io.counts()),
         };
         peers.sort_by_key(|peer| peer.id);
         let paths = peers.iter_mut().flat_map(|peer| {
@@ -33,7 +57,7 @@ impl Server {
             peer.paths.iter_mut().map(move |path| (id, path))
         });
         self.trend.lock().note(now, paths);
-        peers
+        (peers, Traffic::of(counts))
     }
 
     /// One client.
@@ -46,7 +70,9 @@ impl Server {
         }
         let now = clock::now();
         let info = match &self.io {
-            End::Ours(io) => io.shared.control.lock().peer(peer.client()).map(|p| info_of(now, p)),
+            End::Ours(io) => {
+                io.shared.control.lock().peer(peer.client()).map(|p| info_of(now, p).0)
+            }
             End::Legacy(io) => io.peers().into_iter().find(|info| info.id == peer.client()),
         };
         let mut info = info.ok_or(Error::UnknownPeer(peer))?;
@@ -63,84 +89,86 @@ impl Server {
         self.peer(peer).map(|peer| peer.paths)
     }
 
-    /// Counters of the whole server.
+    /// Counters of the whole server; none in a forked child.
     pub fn stats(&self) -> Stats {
-        let shared = match &self.io {
-            End::Ours(io) => &io.shared,
-            End::Legacy(io) => return self.legacy_stats(io),
-        };
-        let sockets = shared.listeners.iter().flatten();
-        let first = sockets.clone().next();
-        let (connected, counts) = {
-            let server = shared.control.lock();
-            (server.peers().next().is_some(), server.counts())
-        };
-        Stats {
-            connected,
-            traffic: Traffic::of(counts),
-            drops: shared.plane.drops.snapshot(),
-            unattributed: shared.plane.unattributed.load(Relaxed),
-            queue_dropped: self.inbox.dropped(),
-            reorder: shared.plane.order.get(),
-            events_dropped: self.inbox.events_dropped(),
-            socket_errors: shared.errors.total(),
-            errors: shared.errors.of(PathId(0)),
-            kernel_dropped: sockets.map(|s| u64::from(s.receive_drops())).sum(),
-            receive_buffer: first.map_or(0, |s| s.granted_buffers().recv),
-            mode: "",
-            cipher: "",
-            backend: BACKEND,
+        if self.io.is_forked() {
+            return Stats::default();
         }
+        let (has_peers, counts) = match &self.io {
+            End::Ours(io) => {
+                let server = io.shared.control.lock();
+                (server.peer_count() > 0, server.counts())
+            }
+            End::Legacy(io) => (io.is_ready(), io.counts()),
+        };
+        self.stats_of(has_peers, Traffic::of(counts))
     }
 
-    fn legacy_stats(&self, io: &legacy::ServerIo) -> Stats {
-        let (kernel_dropped, receive_buffer) = io.kernel();
+    fn stats_of(&self, has_peers: bool, traffic: Traffic) -> Stats {
+        let shared = match &self.io {
+            End::Ours(io) => &io.shared,
+            End::Legacy(io) => {
+                return Stats::of_legacy(
+                    &self.inbox,
+                    io.is_ready(),
+                    traffic,
+                    io.drops(),
+                    io.socket_errors(),
+                    io.kernel(),
+                );
+            }
+        };
+        let sockets = shared.listeners.iter().flatten();
         Stats {
-            connected: io.is_ready(),
-            traffic: Traffic::of(io.counts()),
-            drops: io.drops().snapshot(),
-            queue_dropped: self.inbox.dropped(),
-            events_dropped: self.inbox.events_dropped(),
-            socket_errors: io.socket_errors(),
-            kernel_dropped,
-            receive_buffer,
-            cipher: "none",
-            backend: BACKEND,
-            ..Stats::default()
+            connected: has_peers,
+            socket_errors: shared.errors.total(),
+            errors: shared.errors.of(PathId(0)),
+            kernel_dropped: sockets.clone().map(|s| u64::from(s.receive_drops())).sum(),
+            receive_buffer: sockets.clone().next().map_or(0, |s| s.granted_buffers().recv),
+            ..Stats::of(&shared.plane, &self.inbox, traffic)
         }
     }
 
     /// Everything that can be seen of the server.
     pub fn snapshot(&self) -> Snapshot {
+        let (peers, traffic) = self.look();
         Snapshot {
             role: Role::Server,
             version: env!("CARGO_PKG_VERSION"),
             key_ids: self.key_ids.clone(),
-            stats: self.stats(),
+            stats: self.stats_of(!peers.is_empty(), traffic),
             paths: Vec::new(),
-            peers: self.peers(),
+            peers,
             session: SessionInfo::default(),
             relay: None,
         }
     }
 }
 
-fn info_of(now: Time, peer: &Peer) -> PeerInfo {
-    let paths: Vec<PathInfo> = peer.slots().map(|slot| path_of(now, peer, slot)).collect();
-    let session = SessionInfo::new(peer.counts(), peer.session_counts(), &paths, peer.observed());
-    PeerInfo {
+/// A client, and what it has counted.
+fn info_of(now: Time, peer: &Peer) -> (PeerInfo, PathCounts) {
+    let mut counts = peer.gone();
+    let path = |slot: &Slot| {
+        let (info, its) = path_of(now, peer, slot);
+        counts += its;
+        info
+    };
+    let paths: Vec<PathInfo> = peer.slots().map(path).collect();
+    let session = SessionInfo::new(counts, peer.session_counts(), &paths, peer.observed());
+    let info = PeerInfo {
         id: peer.id,
         restarts: peer.epoch,
         session: SessionInfo { rekeys: peer.rekeys, peer_restarts: peer.epoch, ..session },
         paths,
-        traffic: Traffic::of(peer.counts()),
+        traffic: Traffic::of(counts),
         cipher: peer.current.cipher().name(),
         mode: peer.agreement().policy().mode.word(),
         window: peer.current.window_bits(),
-    }
+    };
+    (info, counts)
 }
 
-fn path_of(now: Time, peer: &Peer, slot: &Slot) -> PathInfo {
+fn path_of(now: Time, peer: &Peer, slot: &Slot) -> (PathInfo, PathCounts) {
     let (state, reason) = match slot {
         Slot { active: None, .. } => (PathState::Starting, "its address is not proven yet".into()),
         Slot { silent: true, last_heard, .. } => {
@@ -169,6 +197,7 @@ fn path_of(now: Time, peer: &Peer, slot: &Slot) -> PathInfo {
         ..PathInfo::default()
     };
     info.measure(now, &slot.probe.health);
-    info.count(peer.slot_counts(slot));
-    info
+    let counts = peer.slot_counts(slot);
+    info.count(counts);
+    (info, counts)
 }

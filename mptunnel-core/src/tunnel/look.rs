@@ -5,120 +5,114 @@ use super::{End, Tunnel};
 use crate::PeerId;
 use crate::io::client::{ClientShared, SocketTable};
 use crate::io::clock;
-use crate::io::legacy;
 use crate::options::{PathSpec, Role};
 use crate::proto::arrivals::Observed;
 use crate::proto::client::{Client, ClientPath, PathState as SocketState};
-use crate::proto::crypto::BACKEND;
 use crate::proto::time::Time;
 use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PathState, SessionInfo, Stats, Traffic, Worth};
 use std::borrow::Cow;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 impl Tunnel {
     /// Everything that can be seen of the tunnel.
     pub fn snapshot(&self) -> Snapshot {
+        let seen = self.look();
         Snapshot {
             role: Role::Client,
             version: env!("CARGO_PKG_VERSION"),
             key_ids: vec![self.key_id.clone()],
-            stats: self.stats(),
-            paths: self.paths(),
+            stats: seen.stats,
+            paths: seen.paths,
             peers: Vec::new(),
-            session: self.session(),
+            session: seen.session,
             relay: None,
         }
     }
 
     /// All paths as they are now, in the order of their slots; none in a forked child.
     pub fn paths(&self) -> Vec<PathInfo> {
-        self.paths_and_session().0
+        self.look().paths
     }
 
     /// The tunnel as a whole.
     pub fn session(&self) -> SessionInfo {
-        self.paths_and_session().1
+        self.look().session
     }
 
-    fn paths_and_session(&self) -> (Vec<PathInfo>, SessionInfo) {
+    /// Counters of the tunnel; none in a forked child.
+    pub fn stats(&self) -> Stats {
+        self.look().stats
+    }
+
+    /// Everything, in one pass.
+    fn look(&self) -> Seen {
         if self.io.is_forked() {
-            return (Vec::new(), SessionInfo::default());
+            return Seen::default();
         }
         let now = clock::now();
-        let (mut paths, session) = match &self.io {
-            End::Ours(io) => self.look(&io.shared, now),
-            End::Legacy(io) => (io.paths(), SessionInfo::default()),
+        let mut seen = match &self.io {
+            End::Ours(io) => self.look_at(&io.shared, now),
+            End::Legacy(io) => Seen {
+                paths: io.paths(),
+                session: SessionInfo::default(),
+                stats: Stats::of_legacy(
+                    &self.inbox,
+                    io.is_connected(),
+                    Traffic::of(io.counts()),
+                    io.drops(),
+                    io.socket_errors(),
+                    io.kernel(),
+                ),
+            },
         };
         // In the order of their numbers, as the trend wants them: that of slots is another one once
         // a path was removed.
-        let mut by_id: Vec<&mut PathInfo> = paths.iter_mut().collect();
+        let mut by_id: Vec<&mut PathInfo> = seen.paths.iter_mut().collect();
         by_id.sort_by_key(|path| path.id);
         self.trend.lock().note(now, by_id.into_iter().map(|path| (PeerId(0), path)));
-        (paths, session)
+        seen
     }
 
-    fn look(&self, shared: &ClientShared, now: Time) -> (Vec<PathInfo>, SessionInfo) {
+    fn look_at(&self, shared: &ClientShared, now: Time) -> Seen {
         let specs = self.specs.lock();
-        let client = shared.control.lock();
         let sockets = shared.sockets.read().clone();
-        let info =
-            |path: &ClientPath| info_of(shared, now, &client, path, specs.get(&path.id), &sockets);
+        let view = shared.view.get();
+        let client = shared.control.lock();
+        let mut counts = client.gone();
+        let info = |path: &ClientPath| {
+            let its = client.path_counts(path);
+            counts += its;
+            let mut info = info_of(shared, now, &client, path, specs.get(&path.id), &sockets);
+            info.count(its);
+            info
+        };
         let paths: Vec<PathInfo> = client.paths().map(info).collect();
         let mut session =
-            SessionInfo::new(client.counts(), client.session_counts(), &paths, client.observed());
+            SessionInfo::new(counts, client.session_counts(), &paths, client.observed());
         (session.rekeys, session.peer_restarts) = client.renewals();
-        (paths, session)
-    }
-
-    /// Counters of the tunnel.
-    pub fn stats(&self) -> Stats {
-        let shared = match &self.io {
-            End::Ours(io) => &io.shared,
-            End::Legacy(io) => return self.legacy_stats(io),
-        };
-        let sockets = shared.sockets.read().clone();
+        let mode = client.agreement().policy().mode.word();
+        drop(client);
         let first = sockets.iter().flatten().next();
-        let receive_buffer = first.map_or(0, |path| path.socket.granted_buffers().recv);
-        let (counts, mode) = {
-            let client = shared.control.lock();
-            (client.counts(), client.agreement().policy().mode.word())
-        };
-        Stats {
-            connected: shared.view.get().is_some(),
-            traffic: Traffic::of(counts),
-            drops: shared.plane.drops.snapshot(),
-            unattributed: shared.plane.unattributed.load(Relaxed),
-            queue_dropped: self.inbox.dropped(),
-            reorder: shared.plane.order.get(),
-            events_dropped: self.inbox.events_dropped(),
+        let stats = Stats {
+            connected: view.is_some(),
             socket_errors: shared.errors.total(),
-            errors: Vec::new(),
             kernel_dropped: shared.kernel_dropped(),
-            receive_buffer,
+            receive_buffer: first.map_or(0, |path| path.socket.granted_buffers().recv),
             mode,
-            cipher: shared.view.get().map_or("", |view| view.session.cipher().name()),
-            backend: BACKEND,
-        }
+            cipher: view.map_or("", |view| view.session.cipher().name()),
+            ..Stats::of(&shared.plane, &self.inbox, Traffic::of(counts))
+        };
+        Seen { paths, session, stats }
     }
+}
 
-    fn legacy_stats(&self, io: &legacy::ClientIo) -> Stats {
-        let (kernel_dropped, receive_buffer) = io.kernel();
-        Stats {
-            connected: io.is_connected(),
-            traffic: Traffic::of(io.counts()),
-            drops: io.drops().snapshot(),
-            queue_dropped: self.inbox.dropped(),
-            events_dropped: self.inbox.events_dropped(),
-            socket_errors: io.socket_errors(),
-            kernel_dropped,
-            receive_buffer,
-            cipher: "none",
-            backend: BACKEND,
-            ..Stats::default()
-        }
-    }
+/// What one look sees.
+#[derive(Default)]
+struct Seen {
+    paths: Vec<PathInfo>,
+    session: SessionInfo,
+    stats: Stats,
 }
 
 fn info_of(
@@ -161,7 +155,6 @@ fn info_of(
         ..PathInfo::default()
     };
     info.measure(now, &path.probe.health);
-    info.count(client.path_counts(path));
     info
 }
 

@@ -263,6 +263,11 @@ impl Client {
         sum
     }
 
+    /// What was sent and received on paths that are gone.
+    pub fn gone(&self) -> PathCounts {
+        self.gone
+    }
+
     /// What the sessions in use have counted in a slot.
     fn live_counts(&self, slot: u8) -> PathCounts {
         let live = self.current.iter().chain(self.previous.iter().map(|p| &p.session));

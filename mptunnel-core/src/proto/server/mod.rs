@@ -151,6 +151,16 @@ impl Server {
         })
     }
 
+    /// What was sent and received by peers that are gone.
+    pub fn gone(&self) -> PathCounts {
+        self.gone
+    }
+
+    /// How many peers there are.
+    pub fn peer_count(&self) -> usize {
+        self.peers.len()
+    }
+
     /// All peers, in no order.
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
         self.peers.values()

@@ -165,6 +165,11 @@ impl Peer {
         })
     }
 
+    /// What was sent and received by earlier processes.
+    pub fn gone(&self) -> PathCounts {
+        self.gone
+    }
+
     /// What was sent and received in all, by earlier processes as well: never less than before.
     pub fn counts(&self) -> PathCounts {
         self.slots().fold(self.gone, |mut sum, slot| {
