@@ -76,8 +76,10 @@
 #define MPT_EVENT_INIT {sizeof(mpt_event), 0, 0, 0, 0, {0}, {0}}
 #define MPT_PATH_INFO_INIT                                                                         \
     {sizeof(mpt_path_info), 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, 0, -1, -1, 0, 0, 0, 0, 0, 0, 0,    \
-     {0}, {0}, {0}}
-#define MPT_STATS_INIT {sizeof(mpt_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+     {0}, {0}, {0}, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, -1}
+#define MPT_STATS_INIT                                                                             \
+    {sizeof(mpt_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,   \
+     -1, 0}
 
 /*
  * One of the applications behind an mpclient or an mpserver, as part of an mpt_peer_id: at a client,
@@ -505,6 +507,89 @@ typedef struct mpt_path_info {
      * The words that describe it, cut to what fits; "" at a server.
      */
     char words[256];
+    /**
+     * Fraction lost on the way out, 0 to 1, as told within the last second; -1: nothing was, as on
+     * a path that carries nothing but probes.
+     */
+    double loss_out_1s;
+    /**
+     * The same within the last ten seconds.
+     */
+    double loss_out_10s;
+    /**
+     * Fraction lost on the way in, 0 to 1, as told within the last second, or -1.
+     */
+    double loss_in_1s;
+    /**
+     * The same within the last ten seconds.
+     */
+    double loss_in_10s;
+    /**
+     * Packets sent of which the other end has told how many arrived.
+     */
+    uint64_t known_out;
+    /**
+     * Of these, packets that did not arrive.
+     */
+    uint64_t lost_out;
+    /**
+     * Packets of the other end of which is known how many arrived here.
+     */
+    uint64_t known_in;
+    /**
+     * Of these, packets that did not arrive.
+     */
+    uint64_t lost_in;
+    /**
+     * Packets that wait to leave at the rate of the path; 0 without `rate`.
+     */
+    uint64_t queue_packets;
+    /**
+     * Bytes of these, UDP payload.
+     */
+    uint64_t queue_bytes;
+    /**
+     * Microseconds that a packet would wait that is sent now; -1 without `rate`.
+     */
+    int64_t queue_us;
+    /**
+     * Datagrams of a sample that were sent on it, of those of which the other end has told what
+     * became of them. There is a sample if there are several paths.
+     */
+    uint64_t samples_out;
+    /**
+     * Of these, datagrams that came on it.
+     */
+    uint64_t arrived_out;
+    /**
+     * Datagrams that came on it first.
+     */
+    uint64_t first_out;
+    /**
+     * Datagrams that came on no other path, though they were sent on others as well.
+     */
+    uint64_t only_out;
+    /**
+     * How much earlier than the second copy the first one came, of those that came on it first:
+     * the mean in microseconds, or -1.
+     */
+    int64_t lead_out_us;
+    /**
+     * Datagrams of a sample that came here on it.
+     */
+    uint64_t samples_in;
+    /**
+     * Of these, datagrams that came on it first.
+     */
+    uint64_t first_in;
+    /**
+     * Datagrams that came on no other path.
+     */
+    uint64_t only_in;
+    /**
+     * As `lead_out_us`, of what came here.
+     */
+    int64_t lead_in_us;
 } mpt_path_info;
 
 /**
@@ -615,9 +700,47 @@ typedef struct mpt_stats_t {
      */
     uint64_t receive_buffer;
     /**
-     * How often the process of this peer was restarted.
+     * How often the process of this peer, or at a client that of the server, was restarted.
      */
     uint64_t restarts;
+    /**
+     * Of the endpoint, with option `reorder`: datagrams that waited for an earlier one.
+     */
+    uint64_t reorder_held;
+    /**
+     * Of the endpoint: datagrams that waited in vain.
+     */
+    uint64_t reorder_given_up;
+    /**
+     * Of the endpoint: datagrams that came after their turn, and were delivered at once.
+     */
+    uint64_t reorder_late;
+    /**
+     * This and all below: of one tunnel, at a client or of a single peer; not of a server as a
+     * whole. Packets received for the first time, on all paths together.
+     */
+    uint64_t first_packets;
+    /**
+     * Bytes of these. Its growth is the goodput, heads of mptunnel and control included.
+     */
+    uint64_t first_bytes;
+    /**
+     * Packets that came when the window had passed them.
+     */
+    uint64_t late;
+    /**
+     * How often keys were renewed.
+     */
+    uint64_t rekeys;
+    /**
+     * Fraction of the datagrams sent that came on no path, 0 to 1, as the peer tells of the latest
+     * 4,096 of a sample; -1: it has not told, as with a single path.
+     */
+    double residual_loss_out;
+    /**
+     * Datagrams sent of which the peer has told what became of them.
+     */
+    uint64_t samples_out;
 } mpt_stats_t;
 
 #ifdef __cplusplus

@@ -5,7 +5,7 @@ use crate::boundary::{Fail, boundary};
 use crate::endpoint::{mpt_path_id, mpt_peer_id, mpt_t};
 use crate::pointer::{Sized32, array, out, size_of_struct, text, write_struct};
 use crate::registry;
-use mptunnel_core::{PathId, PathInfo, PeerId};
+use mptunnel_core::{Lost, PathId, PathInfo, PeerId};
 use std::ffi::{c_char, c_int};
 use std::time::Duration;
 
@@ -63,6 +63,49 @@ pub struct mpt_path_info {
     pub remote: [c_char; 72],
     /// The words that describe it, cut to what fits; "" at a server.
     pub words: [c_char; 256],
+    /// Fraction lost on the way out, 0 to 1, as told within the last second; -1: nothing was, as on
+    /// a path that carries nothing but probes.
+    pub loss_out_1s: f64,
+    /// The same within the last ten seconds.
+    pub loss_out_10s: f64,
+    /// Fraction lost on the way in, 0 to 1, as told within the last second, or -1.
+    pub loss_in_1s: f64,
+    /// The same within the last ten seconds.
+    pub loss_in_10s: f64,
+    /// Packets sent of which the other end has told how many arrived.
+    pub known_out: u64,
+    /// Of these, packets that did not arrive.
+    pub lost_out: u64,
+    /// Packets of the other end of which is known how many arrived here.
+    pub known_in: u64,
+    /// Of these, packets that did not arrive.
+    pub lost_in: u64,
+    /// Packets that wait to leave at the rate of the path; 0 without `rate`.
+    pub queue_packets: u64,
+    /// Bytes of these, UDP payload.
+    pub queue_bytes: u64,
+    /// Microseconds that a packet would wait that is sent now; -1 without `rate`.
+    pub queue_us: i64,
+    /// Datagrams of a sample that were sent on it, of those of which the other end has told what
+    /// became of them. There is a sample if there are several paths.
+    pub samples_out: u64,
+    /// Of these, datagrams that came on it.
+    pub arrived_out: u64,
+    /// Datagrams that came on it first.
+    pub first_out: u64,
+    /// Datagrams that came on no other path, though they were sent on others as well.
+    pub only_out: u64,
+    /// How much earlier than the second copy the first one came, of those that came on it first:
+    /// the mean in microseconds, or -1.
+    pub lead_out_us: i64,
+    /// Datagrams of a sample that came here on it.
+    pub samples_in: u64,
+    /// Of these, datagrams that came on it first.
+    pub first_in: u64,
+    /// Datagrams that came on no other path.
+    pub only_in: u64,
+    /// As `lead_out_us`, of what came here.
+    pub lead_in_us: i64,
 }
 
 // SAFETY: `repr(C)`, `struct_size` first, numbers and arrays of them only.
@@ -96,6 +139,26 @@ unsafe impl Sized32 for mpt_path_info {
             name: [0; 72],
             remote: [0; 72],
             words: [0; 256],
+            loss_out_1s: -1.0,
+            loss_out_10s: -1.0,
+            loss_in_1s: -1.0,
+            loss_in_10s: -1.0,
+            known_out: 0,
+            lost_out: 0,
+            known_in: 0,
+            lost_in: 0,
+            queue_packets: 0,
+            queue_bytes: 0,
+            queue_us: -1,
+            samples_out: 0,
+            arrived_out: 0,
+            first_out: 0,
+            only_out: 0,
+            lead_out_us: -1,
+            samples_in: 0,
+            first_in: 0,
+            only_in: 0,
+            lead_in_us: -1,
         }
     }
 }
@@ -107,6 +170,9 @@ fn micros(time: Duration) -> i64 {
 impl mpt_path_info {
     fn of(peer: PeerId, path: &PathInfo) -> Self {
         let maybe = |time: Option<Duration>| time.map_or(-1, micros);
+        let lost = |lost: &Lost| lost.fraction().unwrap_or(-1.0);
+        let (out, back) = (&path.losses_out, &path.losses_in);
+        let queue = path.queue.unwrap_or_default();
         mpt_path_info {
             struct_size: 0,
             id: path.id.0,
@@ -133,6 +199,26 @@ impl mpt_path_info {
             name: array(&path.name),
             remote: array(&path.remote.map(|remote| remote.to_string()).unwrap_or_default()),
             words: array(&path.words),
+            loss_out_1s: lost(&out.last_1s),
+            loss_out_10s: lost(&out.last_10s),
+            loss_in_1s: lost(&back.last_1s),
+            loss_in_10s: lost(&back.last_10s),
+            known_out: out.total.sent,
+            lost_out: out.total.lost,
+            known_in: back.total.sent,
+            lost_in: back.total.lost,
+            queue_packets: queue.packets,
+            queue_bytes: queue.bytes,
+            queue_us: maybe(path.queue.map(|queue| queue.delay)),
+            samples_out: path.worth_out.samples,
+            arrived_out: path.worth_out.arrived,
+            first_out: path.worth_out.first,
+            only_out: path.worth_out.only,
+            lead_out_us: maybe(path.worth_out.mean_lead),
+            samples_in: path.worth_in.samples,
+            first_in: path.worth_in.first,
+            only_in: path.worth_in.only,
+            lead_in_us: maybe(path.worth_in.mean_lead),
         }
     }
 }

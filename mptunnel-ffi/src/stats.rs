@@ -5,7 +5,7 @@ use crate::boundary::{Fail, boundary};
 use crate::endpoint::{mpt_peer_id, mpt_t};
 use crate::pointer::{Sized32, out, print, size_of_struct, write_struct};
 use crate::registry;
-use mptunnel_core::{Endpoint, PeerId, Traffic};
+use mptunnel_core::{Endpoint, PeerId, SessionInfo, Traffic};
 use std::ffi::{c_char, c_int};
 
 /// Counters. None of them is cleared by reading. Begin with MPT_STATS_INIT.
@@ -47,8 +47,28 @@ pub struct mpt_stats_t {
     pub kernel_dropped: u64,
     /// Of the endpoint: bytes of receive buffer that the system granted to its first socket.
     pub receive_buffer: u64,
-    /// How often the process of this peer was restarted.
+    /// How often the process of this peer, or at a client that of the server, was restarted.
     pub restarts: u64,
+    /// Of the endpoint, with option `reorder`: datagrams that waited for an earlier one.
+    pub reorder_held: u64,
+    /// Of the endpoint: datagrams that waited in vain.
+    pub reorder_given_up: u64,
+    /// Of the endpoint: datagrams that came after their turn, and were delivered at once.
+    pub reorder_late: u64,
+    /// This and all below: of one tunnel, at a client or of a single peer; not of a server as a
+    /// whole. Packets received for the first time, on all paths together.
+    pub first_packets: u64,
+    /// Bytes of these. Its growth is the goodput, heads of mptunnel and control included.
+    pub first_bytes: u64,
+    /// Packets that came when the window had passed them.
+    pub late: u64,
+    /// How often keys were renewed.
+    pub rekeys: u64,
+    /// Fraction of the datagrams sent that came on no path, 0 to 1, as the peer tells of the latest
+    /// 4,096 of a sample; -1: it has not told, as with a single path.
+    pub residual_loss_out: f64,
+    /// Datagrams sent of which the peer has told what became of them.
+    pub samples_out: u64,
 }
 
 // SAFETY: `repr(C)`, `struct_size` first, numbers only.
@@ -75,6 +95,15 @@ unsafe impl Sized32 for mpt_stats_t {
             kernel_dropped: 0,
             receive_buffer: 0,
             restarts: 0,
+            reorder_held: 0,
+            reorder_given_up: 0,
+            reorder_late: 0,
+            first_packets: 0,
+            first_bytes: 0,
+            late: 0,
+            rekeys: 0,
+            residual_loss_out: -1.0,
+            samples_out: 0,
         }
     }
 }
@@ -90,18 +119,28 @@ impl mpt_stats_t {
         self.duplicates = traffic.duplicates;
     }
 
+    fn tell(&mut self, session: &SessionInfo) {
+        self.restarts = session.peer_restarts.into();
+        self.first_packets = session.first_packets;
+        self.first_bytes = session.first_bytes;
+        self.late = session.late;
+        self.rekeys = session.rekeys.into();
+        self.residual_loss_out = session.residual_loss_out.unwrap_or(-1.0);
+        self.samples_out = session.samples_out;
+    }
+
     fn of(endpoint: &Endpoint, peer: PeerId) -> Result<Self, Fail> {
         let mut all = mpt_stats_t::unset();
         if let (Endpoint::Server(server), true) = (endpoint, peer != PeerId(0)) {
             let peer = server.peer(peer)?;
-            (all.connected, all.restarts) = (1, u64::from(peer.restarts));
+            all.connected = 1;
             all.count(peer.traffic);
+            all.tell(&peer.session);
             return Ok(all);
         }
         match endpoint {
-            // Only to tell that there is no such peer.
-            Endpoint::Client(_) => drop(endpoint.paths(peer)?),
-            Endpoint::Server(server) => all.peers = server.peers().len() as u64,
+            Endpoint::Client(_) => all.tell(&endpoint.session(peer)?),
+            Endpoint::Server(server) => all.peers = server.peer_count()? as u64,
         }
         let stats = endpoint.stats();
         all.count(stats.traffic);
@@ -114,6 +153,9 @@ impl mpt_stats_t {
         all.socket_errors = stats.socket_errors;
         all.kernel_dropped = stats.kernel_dropped;
         all.receive_buffer = stats.receive_buffer as u64;
+        all.reorder_held = stats.reorder.held;
+        all.reorder_given_up = stats.reorder.given_up;
+        all.reorder_late = stats.reorder.late;
         Ok(all)
     }
 }

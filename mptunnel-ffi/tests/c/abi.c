@@ -52,7 +52,7 @@ FROZEN(event, sizeof(mpt_event) == 352);
 FROZEN(event_members, offsetof(mpt_event, type) == 4 && offsetof(mpt_event, peer) == 8 &&
        offsetof(mpt_event, path) == 16 && offsetof(mpt_event, code) == 20 &&
        offsetof(mpt_event, name) == 24 && offsetof(mpt_event, text) == 96);
-FROZEN(path_info, sizeof(mpt_path_info) == 536);
+FROZEN(path_info, sizeof(mpt_path_info) == 696);
 FROZEN(path_info_members, offsetof(mpt_path_info, id) == 4 && offsetof(mpt_path_info, peer) == 8 &&
        offsetof(mpt_path_info, slot) == 16 && offsetof(mpt_path_info, up) == 17 &&
        offsetof(mpt_path_info, backup) == 18 && offsetof(mpt_path_info, max_packet) == 20 &&
@@ -61,11 +61,29 @@ FROZEN(path_info_members, offsetof(mpt_path_info, id) == 4 && offsetof(mpt_path_
        offsetof(mpt_path_info, loss_in) == 72 && offsetof(mpt_path_info, sent) == 80 &&
        offsetof(mpt_path_info, duplicates) == 128 && offsetof(mpt_path_info, name) == 136 &&
        offsetof(mpt_path_info, remote) == 208 && offsetof(mpt_path_info, words) == 280);
-FROZEN(stats, sizeof(mpt_stats_t) == 136);
+FROZEN(path_info_losses, offsetof(mpt_path_info, loss_out_1s) == 536 &&
+       offsetof(mpt_path_info, loss_out_10s) == 544 &&
+       offsetof(mpt_path_info, loss_in_1s) == 552 && offsetof(mpt_path_info, loss_in_10s) == 560 &&
+       offsetof(mpt_path_info, known_out) == 568 && offsetof(mpt_path_info, lost_out) == 576 &&
+       offsetof(mpt_path_info, known_in) == 584 && offsetof(mpt_path_info, lost_in) == 592);
+FROZEN(path_info_worth, offsetof(mpt_path_info, queue_packets) == 600 &&
+       offsetof(mpt_path_info, queue_bytes) == 608 && offsetof(mpt_path_info, queue_us) == 616 &&
+       offsetof(mpt_path_info, samples_out) == 624 && offsetof(mpt_path_info, arrived_out) == 632 &&
+       offsetof(mpt_path_info, first_out) == 640 && offsetof(mpt_path_info, only_out) == 648 &&
+       offsetof(mpt_path_info, lead_out_us) == 656 && offsetof(mpt_path_info, samples_in) == 664 &&
+       offsetof(mpt_path_info, first_in) == 672 && offsetof(mpt_path_info, only_in) == 680 &&
+       offsetof(mpt_path_info, lead_in_us) == 688);
+FROZEN(stats, sizeof(mpt_stats_t) == 208);
 FROZEN(stats_members, offsetof(mpt_stats_t, connected) == 4 && offsetof(mpt_stats_t, peers) == 8 &&
        offsetof(mpt_stats_t, sent) == 16 && offsetof(mpt_stats_t, duplicates) == 64 &&
        offsetof(mpt_stats_t, dropped) == 72 && offsetof(mpt_stats_t, receive_buffer) == 120 &&
        offsetof(mpt_stats_t, restarts) == 128);
+FROZEN(stats_session, offsetof(mpt_stats_t, reorder_held) == 136 &&
+       offsetof(mpt_stats_t, reorder_given_up) == 144 &&
+       offsetof(mpt_stats_t, reorder_late) == 152 && offsetof(mpt_stats_t, first_packets) == 160 &&
+       offsetof(mpt_stats_t, first_bytes) == 168 && offsetof(mpt_stats_t, late) == 176 &&
+       offsetof(mpt_stats_t, rekeys) == 184 && offsetof(mpt_stats_t, residual_loss_out) == 192 &&
+       offsetof(mpt_stats_t, samples_out) == 200);
 #endif
 
 /* What a program of an older header, which knew less, and one of a newer header have. */

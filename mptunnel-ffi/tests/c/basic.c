@@ -248,6 +248,74 @@ static void observation(mpt_t *server, mpt_t *client) {
     }
 }
 
+/* The figures of paths and tunnels are those of what was sent. */
+static void figures(mpt_t *server, mpt_t *client) {
+    mpt_path_info paths[3] = {MPT_PATH_INFO_INIT, MPT_PATH_INFO_INIT, MPT_PATH_INFO_INIT};
+    mpt_stats_t here = MPT_STATS_INIT, there = MPT_STATS_INIT, before = MPT_STATS_INIT;
+    mpt_stats_t all = MPT_STATS_INIT;
+    struct timespec pause = {0, 2000000};
+    mpt_peer_id peer = 0;
+    mpt_path_id slow = 0;
+    char spec[128], at[64];
+    uint64_t sent_here = 0;
+    size_t n = 0, i, told = 0;
+
+    EXPECT(1, mpt_send(client, "x", 1, SOON));
+    EXPECT(1, mpt_recv_from(server, &peer, got, sizeof got, SOON));
+    EXPECT(0, mpt_stats(server, peer, &before));
+    /* Until the ends have told each other of losses, and of a sample, as they do while they are
+     * busy. */
+    while (told < 2 && sent_here < 8 * SOON) {
+        for (i = 0; i < 8; i++, sent_here++) {
+            EXPECT(4, mpt_send(client, "data", 4, SOON));
+            EXPECT(4, mpt_recv(server, got, sizeof got, SOON));
+        }
+        nanosleep(&pause, NULL);
+        EXPECT(0, mpt_path_list(client, 0, paths, 3, &n));
+        EXPECT(0, mpt_stats(client, 0, &here));
+        for (told = 0; told < n && here.residual_loss_out >= 0; told++) {
+            if (paths[told].loss_out_1s < 0 || paths[told].samples_out == 0)
+                break;
+        }
+    }
+    CHECK(told == 2 && n == 2);
+    for (i = 0; i < 2; i++) {
+        const mpt_path_info *path = &paths[i];
+        CHECK(path->known_out >= path->lost_out && path->known_in >= path->lost_in);
+        CHECK(path->known_out > 0 && path->known_out <= path->sent);
+        CHECK(path->loss_out_1s <= 1 && path->loss_out_10s >= 0 && path->loss_out_10s <= 1);
+        CHECK(path->loss_in_1s <= 1 && path->loss_in_10s <= 1);
+        CHECK(path->arrived_out <= path->samples_out && path->first_out <= path->arrived_out);
+        CHECK(path->only_out <= path->first_out);
+        CHECK(path->queue_packets == 0 && path->queue_bytes == 0 && path->queue_us == -1);
+        CHECK(path->lead_out_us == -1 || (path->lead_out_us >= 0 && path->first_out > 0));
+    }
+    /* Nothing is lost on the way: each of the sample was the first on one of the paths. */
+    CHECK(here.residual_loss_out == 0 && here.samples_out > 0);
+    CHECK(paths[0].first_out + paths[1].first_out == paths[0].samples_out);
+    CHECK(paths[0].samples_out <= here.samples_out);
+    CHECK(here.first_packets > 0 && here.first_bytes > 16 * here.first_packets && here.rekeys == 0);
+
+    EXPECT(0, mpt_stats(server, peer, &there));
+    CHECK(there.first_packets - before.first_packets >= sent_here);
+    CHECK(there.first_bytes - before.first_bytes > 20 * sent_here);
+    CHECK(there.received - there.duplicates == there.first_packets);
+    CHECK(there.late == 0 && there.restarts == 0 && there.residual_loss_out <= 0);
+    EXPECT(0, mpt_path_list(server, peer, paths, 3, &n));
+    CHECK(n >= 2 && paths[0].samples_in > 0 && paths[0].samples_in <= paths[0].received);
+    CHECK(paths[0].first_in + paths[1].first_in > 0 && paths[0].queue_us == -1);
+    EXPECT(0, mpt_stats(server, 0, &all));
+    CHECK(all.residual_loss_out == -1 && all.first_packets == 0 && all.reorder_held == 0);
+
+    /* A path with a rate has a queue. */
+    CHECK(mpt_local_addr(server, at, sizeof at) > 0);
+    snprintf(spec, sizeof spec, "to=%s name=slow rate=8", at);
+    EXPECT(0, mpt_path_add(client, spec, &slow));
+    EXPECT(0, mpt_path_list(client, 0, paths, 3, &n));
+    CHECK(n == 3 && paths[2].id == slow && paths[2].queue_us >= 0);
+    EXPECT(0, mpt_path_remove(client, slow));
+}
+
 static struct {
     pthread_mutex_t lock;
     int sockets, messages;
@@ -344,6 +412,7 @@ int main(int argc, char **argv) {
     options(server, client);
     paths(server, client);
     observation(server, client);
+    figures(server, client);
     hooks(server);
     connection();
     mpt_close(client);
