@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What can be seen of an endpoint, as the typed objects of `mptunnel._types`.
 
-use mptunnel_core::{Arrival, Event, PathInfo, Stats};
+use mptunnel_core::{
+    Arrival, Event, Losses, Lost, PathInfo, Queue, SessionInfo, Stats, Traffic, Worth,
+};
 use nix::time::{ClockId, clock_gettime};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -56,6 +58,11 @@ pub(crate) fn path<'py>(py: Python<'py>, info: &PathInfo) -> PyResult<Bound<'py,
         received_bytes: info.received_bytes,
         wins: info.wins,
         duplicates: info.duplicates,
+        losses_out: losses(py, &info.losses_out)?,
+        losses_in: losses(py, &info.losses_in)?,
+        queue: info.queue.map(|waiting| queue(py, &waiting)).transpose()?,
+        worth_out: worth(py, &info.worth_out)?,
+        worth_in: worth(py, &info.worth_in)?,
     });
     let fields = fields!(py, {
         id: info.id.0,
@@ -72,14 +79,82 @@ pub(crate) fn path<'py>(py: Python<'py>, info: &PathInfo) -> PyResult<Bound<'py,
     object(py, "Path", fields)
 }
 
+fn losses<'py>(py: Python<'py>, losses: &Losses) -> PyResult<Bound<'py, PyAny>> {
+    let lost = |lost: &Lost| object(py, "Lost", fields!(py, { sent: lost.sent, lost: lost.lost }));
+    let fields = fields!(py, {
+        last_1s: lost(&losses.last_1s)?,
+        last_10s: lost(&losses.last_10s)?,
+        total: lost(&losses.total)?,
+    });
+    object(py, "Losses", fields)
+}
+
+fn queue<'py>(py: Python<'py>, queue: &Queue) -> PyResult<Bound<'py, PyAny>> {
+    let fields = fields!(py, {
+        packets: queue.packets,
+        bytes: queue.bytes,
+        delay: queue.delay.as_secs_f64(),
+    });
+    object(py, "Queue", fields)
+}
+
+fn worth<'py>(py: Python<'py>, worth: &Worth) -> PyResult<Bound<'py, PyAny>> {
+    let fields = fields!(py, {
+        samples: worth.samples,
+        arrived: worth.arrived,
+        first: worth.first,
+        only: worth.only,
+        mean_lead: seconds(worth.mean_lead),
+    });
+    object(py, "Worth", fields)
+}
+
+/// An `mptunnel.Traffic`.
+pub(crate) fn traffic<'py>(py: Python<'py>, traffic: &Traffic) -> PyResult<Bound<'py, PyAny>> {
+    let fields = fields!(py, {
+        sent: traffic.sent,
+        sent_bytes: traffic.sent_bytes,
+        send_dropped: traffic.send_dropped,
+        received: traffic.received,
+        received_bytes: traffic.received_bytes,
+        wins: traffic.wins,
+        duplicates: traffic.duplicates,
+    });
+    object(py, "Traffic", fields)
+}
+
+/// An `mptunnel.Session`.
+pub(crate) fn session<'py>(py: Python<'py>, session: &SessionInfo) -> PyResult<Bound<'py, PyAny>> {
+    let fields = fields!(py, {
+        rekeys: session.rekeys,
+        peer_restarts: session.peer_restarts,
+        first_packets: session.first_packets,
+        first_bytes: session.first_bytes,
+        copies: session.copies,
+        late: session.late,
+        residual_loss_out: session.residual_loss_out,
+        samples_out: session.samples_out,
+    });
+    object(py, "Session", fields)
+}
+
 /// A tuple of `mptunnel.Path`.
 pub(crate) fn paths<'py>(py: Python<'py>, infos: &[PathInfo]) -> PyResult<Bound<'py, PyTuple>> {
     let paths = infos.iter().map(|info| path(py, info)).collect::<PyResult<Vec<_>>>()?;
     PyTuple::new(py, paths)
 }
 
-/// An `mptunnel.Stats`.
-pub(crate) fn stats<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, PyAny>> {
+/// An `mptunnel.Stats`, with the tunnel as a whole if there is one.
+pub(crate) fn stats<'py>(
+    py: Python<'py>,
+    stats: &Stats,
+    tunnel: Option<&SessionInfo>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let reorder = fields!(py, {
+        held: stats.reorder.held,
+        given_up: stats.reorder.given_up,
+        late: stats.reorder.late,
+    });
     let drops = stats
         .drops
         .iter()
@@ -87,6 +162,9 @@ pub(crate) fn stats<'py>(py: Python<'py>, stats: &Stats) -> PyResult<Bound<'py, 
         .collect::<PyResult<Vec<_>>>()?;
     let fields = fields!(py, {
         connected: stats.connected,
+        traffic: traffic(py, &stats.traffic)?,
+        session: tunnel.map(|tunnel| session(py, tunnel)).transpose()?,
+        reorder: object(py, "Reorder", reorder)?,
         drops: PyTuple::new(py, drops)?,
         unattributed: stats.unattributed,
         queue_dropped: stats.queue_dropped,

@@ -306,7 +306,7 @@ impl Server {
     /// Counters of the whole server, a `Stats`.
     #[getter]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        info::stats(py, &self.endpoint.own_core(py)?.stats())
+        info::stats(py, &self.endpoint.own_core(py)?.stats(), None)
     }
 
     /// The value of an option, as text.
@@ -382,6 +382,22 @@ impl Peer {
     #[getter]
     fn paths<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         info::paths(py, &self.info(py)?.paths)
+    }
+
+    /// What went over all its paths, those of its earlier processes included, a `Traffic`.
+    ///
+    /// Raises `UnknownPeer` if the client is gone.
+    #[getter]
+    fn traffic<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        info::traffic(py, &self.info(py)?.traffic)
+    }
+
+    /// Its tunnel as a whole, a `Session`.
+    ///
+    /// Raises `UnknownPeer` if the client is gone.
+    #[getter]
+    fn session<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        info::session(py, &self.info(py)?.session)
     }
 
     /// End its session, for good: the client is told, and does not try again.

@@ -292,7 +292,8 @@ impl Tunnel {
     /// Counters of the tunnel, a `Stats`.
     #[getter]
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        info::stats(py, &self.endpoint.own_core(py)?.stats())
+        let seen = self.endpoint.own_core(py)?.snapshot();
+        info::stats(py, &seen.stats, Some(&seen.session))
     }
 
     /// Change one word of a path while it runs, such as `t.set_path(path, "role", "backup")`.

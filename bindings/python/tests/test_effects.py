@@ -457,6 +457,10 @@ def reorder(world):
         waits = refused(lambda server=server: server.recv(0.1))
         bridge.release()
         found.append((waits, [len(server.recv(ENOUGH)) for _ in range(1 + waits)]))
+        held = server.state()["reorder"]["held"]
+        if isinstance(server, Python):
+            assert server.endpoint.stats.reorder == mpt.Reorder(held=held, given_up=0, late=0)
+        assert held == int(waits)
     assert found == [(False, [333]), (True, [333, 5])]
 
 

@@ -253,7 +253,10 @@ def test_paths_come_and_go_while_the_tunnel_runs(server, tunnel):
 def test_results_are_frozen_typed_objects(tunnel, server, peer):
     events = list(tunnel.events(timeout=0))
     results = [tunnel.paths[0], tunnel.paths[0].stats, tunnel.stats, *events]
-    results += [tunnel.stats.drops[0], mpt.OPTIONS[0], peer.paths[0]]
+    results += [tunnel.stats.drops[0], mpt.OPTIONS[0], peer.paths[0], peer.traffic, peer.session]
+    results += [tunnel.stats.traffic, tunnel.stats.session, tunnel.stats.reorder]
+    measured = tunnel.paths[0].stats
+    results += [measured.losses_out, measured.losses_in.total, measured.worth_in]
     for result in results:
         assert type(result).__module__ == "mptunnel"
         name = type(result).__dataclass_fields__.__iter__().__next__()

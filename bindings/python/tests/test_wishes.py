@@ -194,6 +194,83 @@ def test_counters_say_what_became_of_packets(server, three):
     assert server.stats.connected and server.stats.dropped("no such reason") == 0
 
 
+def test_what_is_measured_is_that_of_what_was_sent(server, three):
+    three.send(b"x")
+    _, peer = server.recv_from()
+    before, sent = (peer.traffic, peer.session), 0
+
+    def told() -> bool:
+        nonlocal sent
+        for _ in range(20):
+            three.send(b"data")
+            server.recv_from()
+        sent += 20
+        session = three.stats.session
+        stats = [path.stats for path in three.paths]
+        return session.residual_loss_out is not None and all(
+            path.losses_out.last_1s.sent and path.worth_out.samples for path in stats
+        )
+
+    until(told)
+    paths = [path.stats for path in three.paths]
+    session = three.stats.session
+    assert session.residual_loss_out == 0 and session.samples_out <= sent
+    assert sum(path.worth_out.first for path in paths) <= session.samples_out
+    for path in paths:
+        assert path.worth_out.only <= path.worth_out.first <= path.worth_out.arrived
+        assert path.worth_out.samples <= session.samples_out
+        assert path.worth_out.mean_lead is None or path.worth_out.mean_lead >= 0
+        assert path.queue is None
+        for losses in (path.losses_out, path.losses_in):
+            assert losses.last_1s.sent <= losses.last_10s.sent <= losses.total.sent
+            assert losses.total.lost <= losses.total.sent
+        assert 0 < path.losses_out.total.sent <= path.sent
+        assert 0 <= path.losses_out.last_1s.fraction <= 1
+    idle = mpt.Lost(sent=0, lost=0)
+    assert idle.fraction is None and mpt.Lost(sent=8, lost=2).fraction == 0.25
+
+    # Copies on the way come in the end.
+    until(lambda: peer.traffic.received - before[0].received >= 3 * sent)
+    until(lambda: peer.session.copies - before[1].copies >= 2 * sent)
+    assert peer.session.first_packets - before[1].first_packets >= sent
+    assert peer.session.first_bytes - before[1].first_bytes > sent * len(b"data")
+    assert server.stats.session is None and server.stats.reorder == mpt.Reorder(
+        held=0, given_up=0, late=0
+    )
+    first = peer.traffic
+    whole = server.stats.traffic
+    assert whole.received >= first.received and whole.sent >= first.sent > 0
+    assert first.wins + first.duplicates == first.received
+    assert three.stats.traffic.sent >= 3 * sent
+
+
+def test_traffic_of_a_removed_path_still_counts(server, three):
+    three.send(b"x")
+    server.recv_from()
+    before, removed = three.stats.traffic, three.paths[0]
+    three.remove_path(removed)
+    assert three.stats.traffic.sent >= before.sent
+    assert removed.stats.sent > 0 and len(three.paths) == 2
+
+
+def test_a_path_with_a_rate_has_a_queue(server, key):
+    paths = [f"to={address(server)} rate=8 mtu=1500", f"to={address(server)}"]
+    with mpt.open(address(server), key=key, paths=paths, timeout=ENOUGH) as tunnel:
+        tunnel.wait_ready()
+        until(lambda: all(path.up for path in tunnel.paths))
+
+        def waits() -> bool:
+            # It takes 15 ms to leave, in which this thread may be asleep: then another one.
+            for _ in range(20):
+                tunnel.send(bytes(1000))
+            slow, fast = (path.stats for path in tunnel.paths)
+            assert fast.queue is None
+            return slow.queue.packets > 0 and slow.queue.bytes > 1000 and slow.queue.delay > 0
+
+        until(waits)
+        until(lambda: tunnel.paths[0].stats.queue.packets == 0)
+
+
 def test_a_server_waits_for_its_first_client(key):
     with mpt.listen("127.0.0.1:0", key=key) as server:
         with pytest.raises(mpt.WouldBlock):

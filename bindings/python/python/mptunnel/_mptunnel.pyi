@@ -5,7 +5,7 @@ from typing import Literal, Self, final
 
 from typing_extensions import Buffer, disjoint_base
 
-from mptunnel._types import Event, Message, Path, Stats
+from mptunnel._types import Event, Message, Path, Session, Stats, Traffic
 
 __all__ = [
     "Peer",
@@ -340,6 +340,18 @@ class Peer:
     @property
     def paths(self) -> tuple[Path, ...]:
         """Its paths as they are now, a tuple of `Path`.
+
+        Raises `UnknownPeer` if the client is gone.
+        """
+    @property
+    def traffic(self) -> Traffic:
+        """What went over all its paths, those of its earlier processes included, a `Traffic`.
+
+        Raises `UnknownPeer` if the client is gone.
+        """
+    @property
+    def session(self) -> Session:
+        """Its tunnel as a whole, a `Session`.
 
         Raises `UnknownPeer` if the client is gone.
         """

@@ -9,7 +9,102 @@ from enum import StrEnum
 
 from mptunnel import _mptunnel
 
-__all__ = ["Drop", "Event", "EventKind", "Message", "Option", "Path", "PathStats", "Stats"]
+__all__ = [
+    "Drop",
+    "Event",
+    "EventKind",
+    "Losses",
+    "Lost",
+    "Message",
+    "Option",
+    "Path",
+    "PathStats",
+    "Queue",
+    "Reorder",
+    "Session",
+    "Stats",
+    "Traffic",
+    "Worth",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """Packets of which it is known what became of them.
+
+    sent
+        Packets sent of which the receiving end has told how many arrived, copies and control
+        included.
+    lost
+        Of these, packets that did not arrive.
+    """
+
+    sent: int
+    lost: int
+
+    @property
+    def fraction(self) -> float | None:
+        """The fraction that was lost, 0 to 1; `None` if nothing was told of."""
+        return self.lost / self.sent if self.sent else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """What was lost in one direction of a path, as the ends tell each other with their probes.
+
+    last_1s
+        Told of within the last 1.00 to 1.25 s. Nothing on a path that carries nothing but probes.
+    last_10s
+        Told of within the last 10 to 11 s, likewise.
+    total
+        Since there has been this path.
+    """
+
+    last_1s: Lost
+    last_10s: Lost
+    total: Lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """What waits on a path whose `rate` is known, so that it leaves no faster than that.
+
+    packets
+        Packets that wait.
+    bytes
+        Bytes of these: UDP payload.
+    delay
+        How long a packet that is sent now would wait, seconds.
+    """
+
+    packets: int
+    bytes: int
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """What a path is worth beside the others, in one direction, by a sample of the datagrams.
+
+    samples
+        Datagrams of the sample that were sent on it (of what is received: that came on it).
+    arrived
+        Of these, datagrams that came on it.
+    first
+        Datagrams that came on it first.
+    only
+        Datagrams that came on no other path, though they were sent on others as well (of what is
+        received: whether or not they were).
+    mean_lead
+        How much earlier than the second copy the first one came, on the mean, of those that came
+        on it first, seconds; `None`: not measured yet.
+    """
+
+    samples: int
+    arrived: int
+    first: int
+    only: int
+    mean_lead: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +137,16 @@ class PathStats:
         Packets that this path brought first.
     duplicates
         Packets that another path had brought before.
+    losses_out
+        What was lost of what this end sent, in the last second, in the last ten and ever.
+    losses_in
+        The same of what the other end sent.
+    queue
+        What waits to leave at the path's `rate`; `None` if it has none, as at a server.
+    worth_out
+        What the path is worth to the datagrams that this end sends, as the other end tells.
+    worth_in
+        What it is worth to the datagrams that this end receives.
     """
 
     rtt: float | None
@@ -57,6 +162,11 @@ class PathStats:
     received_bytes: int
     wins: int
     duplicates: int
+    losses_out: Losses
+    losses_in: Losses
+    queue: Queue | None
+    worth_out: Worth
+    worth_in: Worth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,11 +227,96 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What went over all paths together, also over those that are gone: never less than before.
+
+    sent
+        Packets sent, copies and control included.
+    sent_bytes
+        Bytes of these.
+    send_dropped
+        Packets that sockets did not take.
+    received
+        Packets received.
+    received_bytes
+        Bytes of these.
+    wins
+        Packets that were the first of their copies.
+    duplicates
+        Packets that another path had brought before.
+    """
+
+    sent: int
+    sent_bytes: int
+    send_dropped: int
+    received: int
+    received_bytes: int
+    wins: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reorder:
+    """What became of datagrams that were to be put in order (option `reorder`).
+
+    held
+        Waited for an earlier one.
+    given_up
+        Waited in vain: delivered without all earlier ones, because time or room was over.
+    late
+        Came after their turn, and were delivered out of order.
+    """
+
+    held: int
+    given_up: int
+    late: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One tunnel as a whole: the client's, or that of one client of a server.
+
+    rekeys
+        How often keys were renewed.
+    peer_restarts
+        How often the other end's process was another one than before.
+    first_packets
+        Packets received for the first time, on all paths together.
+    first_bytes
+        Bytes of these. Its growth is the goodput, heads of mptunnel and control included.
+    copies
+        Packets received again, and removed.
+    late
+        Packets that came when the window had passed them.
+    residual_loss_out
+        Fraction of the datagrams sent that came on no path, 0 to 1, as the other end tells of the
+        latest 4,096 of a sample; `None` until it has told, as with a single path.
+    samples_out
+        Datagrams sent of which the other end has told what became of them.
+    """
+
+    rekeys: int
+    peer_restarts: int
+    first_packets: int
+    first_bytes: int
+    copies: int
+    late: int
+    residual_loss_out: float | None
+    samples_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
     """Counters of a whole endpoint.
 
     connected
         Whether there is a session (tunnel), or any client (server).
+    traffic
+        Of all paths, and of all clients, those that are gone included.
+    session
+        The tunnel as a whole; `None` at a server, where each `Peer` has its own.
+    reorder
+        What became of datagrams that were to be put in order.
     drops
         Copies removed and packets dropped, by reason.
     unattributed
@@ -141,6 +336,9 @@ class Stats:
     """
 
     connected: bool
+    traffic: Traffic
+    session: Session | None
+    reorder: Reorder
     drops: tuple[Drop, ...]
     unattributed: int
     queue_dropped: int
