@@ -107,10 +107,12 @@ impl Health {
         self.last_pong = now;
     }
 
-    /// A PONG told that of `sent` packets of this session `arrived` had arrived.
-    pub fn on_arrivals(&mut self, now: Time, session: u32, sent: u64, arrived: u64) {
+    /// A PONG told that of `sent` packets of this session `arrived` had arrived. How many were sent
+    /// since that was last told, and how many of them are lost.
+    pub fn on_arrivals(&mut self, now: Time, session: u32, sent: u64, arrived: u64) -> (u64, u64) {
         let told = self.lost_out.add(session, sent, arrived);
         self.keep_windows(now, Direction::Out, told);
+        told
     }
 
     /// Puts what was told at `now` into the windows, if there are any or should be.

@@ -6,7 +6,7 @@ use super::frame::{PING_BACKUP, Ping, Pong};
 use super::health::Health;
 
 use super::route::PathCounts;
-use super::sched::Candidate;
+use super::sched::{Candidate, Told};
 use super::time::Time;
 use super::view::ACTIVE_AFTER_DATA;
 use std::collections::VecDeque;
@@ -23,6 +23,9 @@ const MISSES_UNTIL_DOWN: u32 = 3;
 /// The same while the path is heard: with 20 % loss each way, three misses in a row come every five
 /// seconds, ten every half an hour.
 const MISSES_THOUGH_HEARD: u32 = 10;
+/// While a path is in doubt it is asked so many times as often. What is asked between is not missed:
+/// a path that is full loses many PINGs, and one that is dead answers none of ten.
+const IN_DOUBT: u32 = 5;
 /// PINGs on the way of which the answer is still of use: 8 s at the active interval, as long as a
 /// handshake may take, and the first ones of a session.
 const REMEMBERED: usize = 48;
@@ -61,6 +64,8 @@ struct SentPing {
     tx_pkts: u64,
     /// Never asked after, or asked after in vain.
     missed: bool,
+    /// One of those that are sent in doubt between two others.
+    between: bool,
     /// Bytes of the packet if that was padded; 0 if not.
     size: u16,
 }
@@ -74,6 +79,8 @@ pub struct Answered {
     pub session: u32,
     /// Bytes of that packet if it was padded; 0 if not.
     pub size: u16,
+    /// What became of the packets before it.
+    pub told: Told,
 }
 
 impl Probe {
@@ -171,7 +178,15 @@ impl Probe {
         } else {
             jittered(self.interval(now, &mood), entropy)
         };
-        self.due = now + interval;
+        let active = mood.intervals.active;
+        // The first ones are close enough.
+        let in_doubt = self.first == 0 && (1..MISSES_UNTIL_DOWN).contains(&self.misses);
+        let (between, wait) = if in_doubt {
+            (self.is_between(now, active), interval.min(active / IN_DOUBT))
+        } else {
+            (false, interval)
+        };
+        self.due = now + wait;
         self.seq = self.seq.saturating_add(1);
         if self.sent.len() >= REMEMBERED {
             self.sent.pop_front();
@@ -182,7 +197,8 @@ impl Probe {
             session: mood.session,
             at: now,
             tx_pkts: counts.tx_pkts,
-            missed: false,
+            missed: between,
+            between,
             size: 0,
         });
         self.ping(now, slot, backup, interval, counts)
@@ -204,9 +220,25 @@ impl Probe {
             self.sent.pop_front();
         }
         let (seq, tx_pkts) = (self.seq, counts.tx_pkts);
-        self.sent.push_back(SentPing { seq, pn: 0, session, at: now, tx_pkts, missed: true, size });
+        self.sent.push_back(SentPing {
+            seq,
+            pn: 0,
+            session,
+            at: now,
+            tx_pkts,
+            missed: true,
+            between: true,
+            size,
+        });
         let next = self.due.since(now).max(Duration::from_millis(10));
         self.ping(now, slot, backup, next, counts)
+    }
+
+    /// Whether it is too early for a PING that counts.
+    fn is_between(&self, now: Time, active: Duration) -> bool {
+        let last = self.sent.iter().rev().find(|ping| !ping.between);
+        // A tenth is jitter.
+        last.is_some_and(|ping| now.since(ping.at) < active.mul_f64(0.85))
     }
 
     fn ping(&self, now: Time, slot: u8, backup: bool, next: Duration, counts: PathCounts) -> Ping {
@@ -252,9 +284,11 @@ impl Probe {
         let ping = self.sent.remove(at)?;
         let hold = Duration::from_micros(u64::from(pong.hold_us));
         let rtt = now.since(ping.at).saturating_sub(hold);
-        if ping.session == current {
-            self.health.on_arrivals(now, ping.session, ping.tx_pkts, pong.rx_pkts);
-        }
+        let (sent, lost) = if ping.session == current {
+            self.health.on_arrivals(now, ping.session, ping.tx_pkts, pong.rx_pkts)
+        } else {
+            (0, 0)
+        };
         self.health.on_rtt(now, rtt);
         // PINGs sent before the answered one are of no more interest.
         // Of padded ones, answers may be overtaken by smaller ones.
@@ -264,7 +298,8 @@ impl Probe {
             self.sent = VecDeque::new();
         }
         (self.misses, self.missed_since, self.first) = (0, None, 0);
-        Some(Answered { pn: ping.pn, session: ping.session, size: ping.size })
+        let told = Told { until: ping.at, sent, lost };
+        Some(Answered { pn: ping.pn, session: ping.session, size: ping.size, told })
     }
 
     /// Counts PINGs whose time is over. The first miss brings the next PING forward; what follows

@@ -220,7 +220,7 @@ impl Client {
         }
         let resized = path.pmtu.on_answer(now, answered.size);
         path.use_size();
-        self.selector.on_answer(pong.path);
+        self.selector.on_answer(pong.path, answered.told);
         if answered.session == current {
             self.log.on_answer(answered.pn);
         }

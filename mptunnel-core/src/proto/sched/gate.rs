@@ -54,7 +54,7 @@ impl Best {
 }
 
 /// Whether packets wait in front of the path: a quarter of the round trip, and 5 ms.
-fn is_queued(path: &Candidate) -> bool {
+pub(super) fn is_queued(path: &Candidate) -> bool {
     let least = path.min_rtt.unwrap_or_default();
     bloat(path) > least.div_f64(4.0).saturating_add(Duration::from_millis(5))
 }
@@ -96,14 +96,19 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Takes the state of its path into account.
-    pub fn update(&mut self, now: Time, path: &Candidate, best: Best) {
-        let silent = path.is_silent();
+    /// Takes the state of its path into account. `shared`: it carries a share of the traffic, which
+    /// is made smaller if it is too much.
+    pub fn update(&mut self, now: Time, path: &Candidate, best: Best, shared: bool) {
+        // Where packets wait, so many are lost because they are too many, and probes among them.
+        // Who closed such a path would fill the others.
+        let mended = shared && self.open && is_queued(path);
+        let silent = if mended { !path.alive } else { path.is_silent() };
         let bloated = bloat(path) > BLOAT && best.bloat.saturating_add(BLOAT) < bloat(path);
         if self.open {
             let lossy_since = self.lossy_since.unwrap_or(now);
             self.lossy_since = is_lossy(path.recent, best.loss).then_some(lossy_since);
-            let hopeless = self.lossy_since.is_some()
+            let hopeless = !mended
+                && self.lossy_since.is_some()
                 && (!is_queued(path) || now.since(lossy_since) >= PATIENCE);
             if silent || bloated || hopeless {
                 self.close(now);
@@ -208,7 +213,7 @@ mod tests {
         /// A quarter of a second later.
         fn see(&mut self, path: Candidate) -> bool {
             self.now = self.now + 250 * MS;
-            self.gate.update(self.now, &path, Best::of(&[path, clean()]));
+            self.gate.update(self.now, &path, Best::of(&[path, clean()]), false);
             self.gate.is_open()
         }
 
@@ -261,7 +266,7 @@ mod tests {
         let mut gate = Gate::default();
         let all = [path(200.0, 500.0), Candidate { slot: 1, ..path(190.0, 500.0) }];
         for _ in 0..10 {
-            all.iter().for_each(|path| gate.update(Time::default(), path, Best::of(&all)));
+            all.iter().for_each(|path| gate.update(Time::default(), path, Best::of(&all), false));
             assert!(gate.is_open());
         }
     }

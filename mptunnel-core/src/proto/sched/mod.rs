@@ -10,12 +10,14 @@ mod fastest;
 mod gate;
 mod redundant;
 mod selector;
+mod shares;
 mod weighted;
 
 pub use adaptive::Mix;
 pub use agree::{Agreement, Setting};
 pub use gate::Gate;
 pub use selector::Selector;
+pub use shares::Told;
 pub use weighted::{Dealer, Stride, Turns};
 
 use std::sync::Arc;

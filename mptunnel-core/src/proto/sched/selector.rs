@@ -3,13 +3,13 @@
 
 use super::adaptive::Adaptive;
 use super::fastest::{Fastest, cost};
-use super::gate::{Best, Gate, bloat};
-use super::{Candidate, Dealer, Failback, Mode, Plan, Policy, Rule, Sample, redundant};
+use super::gate::{Best, Gate};
+use super::shares::{Shares, Told};
+use super::{Candidate, Failback, Mode, Plan, Policy, Rule, Sample, redundant};
 use crate::proto::arrivals::{Observed, Pair};
-use crate::proto::num::{approximate, path_bit};
+use crate::proto::num::path_bit;
 use crate::proto::time::Time;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// One datagram of so many is sent on a path that is not in use, so that its quality stays known.
@@ -42,45 +42,8 @@ struct Memory {
     gates: BTreeMap<u8, Gate>,
     fastest: Fastest,
     adaptive: Adaptive,
-    dealer: Arc<Dealer>,
-    shares: Vec<(u8, u32)>,
-    /// Of paths with an automatic weight, and of those that were congested.
-    limits: BTreeMap<u8, Share>,
-    best: Option<Best>,
+    shares: Shares,
 }
-
-/// What a path may get after it has lost or delayed more than the best one.
-#[derive(Clone, Copy, Debug)]
-struct Share {
-    /// A weight, times 16; of a path with a weight of its own a limit.
-    size: f64,
-    /// Whether there is a measurement that was not looked at.
-    is_fresh: bool,
-    /// Unanswered probes that were looked at.
-    misses: u32,
-}
-
-/// Loss and queue, beyond those of the best path, from which on a path gets too much; and of how
-/// many packets such a loss is believed.
-const CONGESTED_LOSS: f64 = 0.02;
-const CONGESTED_QUEUE: Duration = Duration::from_millis(30);
-const ENOUGH: f32 = 20.0;
-/// A path that loses is left with what it delivers, and a little less; one answer cuts its share to
-/// a third at most.
-const LESS: f64 = 0.97;
-const CUT: f64 = 0.3;
-/// One that delays is left with so much.
-const DELAYED: f64 = 0.93;
-/// One that does not answer a probe, and the next ones neither. A single probe is lost easily: if
-/// that moved a share far, the others would get more than they carry.
-const MISSED: f64 = 0.85;
-const MISSED_AGAIN: f64 = 0.5;
-/// One that is not used any more begins with so much of what it had.
-const AFRESH: f64 = 0.25;
-/// What an answer without either adds.
-const GROWTH: f64 = 1.04;
-/// The share of the best path if all weights are automatic, times 16.
-const BEST_SHARE: f64 = 16_000.0;
 
 impl Selector {
     /// The plan for the paths as they are now.
@@ -91,6 +54,7 @@ impl Selector {
         policy: &Policy,
         observed: Option<&Observed>,
     ) -> Plan {
+        let best = Best::of(candidates);
         if policy.mode == Mode::Redundant {
             self.memory = None;
         } else {
@@ -100,7 +64,7 @@ impl Selector {
                 (memory.fastest, memory.adaptive) = Default::default();
                 memory.mode = policy.mode;
             }
-            memory.judge(now, candidates);
+            memory.judge(now, candidates, best);
         }
         let join = self.stand_in(now, candidates, policy.failback);
         let Some(memory) = &mut self.memory else {
@@ -111,7 +75,7 @@ impl Selector {
         let mut plan = match policy.mode {
             Mode::Redundant => Plan::all_on(bits(&usable)),
             Mode::Fastest => Plan::all_on(memory.fastest.choose(now, &usable)),
-            Mode::Weighted => memory.deal(&usable),
+            Mode::Weighted => memory.shares.deal(now, &usable, &memory.gates, best),
             Mode::Adaptive => {
                 let pair = |a, b| observed.map_or(Pair::default(), |o| o.pair(a, b));
                 let mix = memory.adaptive.choose(now, &usable, policy, pair);
@@ -131,14 +95,14 @@ impl Selector {
     pub fn forget(&mut self, slot: u8) {
         if let Some(memory) = &mut self.memory {
             memory.gates.remove(&slot);
-            memory.limits.remove(&slot);
+            memory.shares.forget(slot);
         }
     }
 
     /// A PONG brought a measurement of a path.
-    pub fn on_answer(&mut self, slot: u8) {
-        if let Some(share) = self.memory.as_mut().and_then(|m| m.limits.get_mut(&slot)) {
-            share.is_fresh = true;
+    pub fn on_answer(&mut self, slot: u8, told: Told) {
+        if let Some(memory) = &mut self.memory {
+            memory.shares.on_answer(slot, told);
         }
     }
 
@@ -193,12 +157,11 @@ impl Selector {
 }
 
 impl Memory {
-    fn judge(&mut self, now: Time, candidates: &[Candidate]) {
+    fn judge(&mut self, now: Time, candidates: &[Candidate], best: Best) {
+        let shared = self.mode == Mode::Weighted;
         self.gates.retain(|slot, _| candidates.iter().any(|path| path.slot == *slot));
-        let best = Best::of(candidates);
-        self.best = Some(best);
         for path in candidates {
-            self.gates.entry(path.slot).or_default().update(now, path, best);
+            self.gates.entry(path.slot).or_default().update(now, path, best, shared);
         }
     }
 
@@ -227,91 +190,6 @@ impl Memory {
         let rest = if alive.is_empty() { any(&|_| true) } else { alive };
         (rest, 0)
     }
-
-    fn deal(&mut self, usable: &[Candidate]) -> Plan {
-        let fixed = || usable.iter().filter(|path| path.weight > 0);
-        let count = approximate(crate::proto::num::widen(fixed().count()));
-        let sum: f64 = fixed().map(|path| f64::from(path.weight)).sum();
-        // Among paths with weights an automatic one begins in the middle.
-        let average = if count > 0.0 { sum * 16.0 / count } else { BEST_SHARE };
-        for (slot, share) in &self.shares {
-            let is_used = usable.iter().any(|path| path.slot == *slot);
-            let was_bad = self.gates.get(slot).is_none_or(Gate::was_closed);
-            if let Some(limit) = self.limits.get_mut(slot).filter(|_| !is_used && was_bad) {
-                limit.size = f64::from(*share) * AFRESH;
-            }
-        }
-        let mut shares: Vec<(u8, u32)> = Vec::with_capacity(usable.len());
-        for path in usable {
-            shares.push((path.slot, self.share(path, average)));
-        }
-        if count == 0.0 {
-            // All weights are automatic, and only their proportions matter.
-            let sizes = usable.iter().filter_map(|path| Some(self.limits.get(&path.slot)?.size));
-            let most = sizes.fold(0.0, f64::max).max(1.0);
-            self.limits.values_mut().for_each(|share| share.size *= BEST_SHARE / most);
-        }
-        if shares != self.shares {
-            self.dealer.set(&shares);
-            self.shares = shares;
-        }
-        let rule = Rule::Dealt(self.dealer.clone());
-        Plan { chosen: bits(usable), rule, ..Plan::default() }
-    }
-
-    /// The share of a path: its weight, times 16, or less after it was congested or away.
-    fn share(&mut self, path: &Candidate, average: f64) -> u32 {
-        let whole = u32::from(path.weight).saturating_mul(16);
-        let (fixed, most) = (whole > 0, f64::from(whole));
-        let unlimited = Share { size: f64::INFINITY, is_fresh: false, misses: 0 };
-        let limit = self.limits.entry(path.slot).or_insert(unlimited);
-        if !fixed && limit.size.is_infinite() {
-            limit.size = average;
-        }
-        let missed = path.misses > std::mem::replace(&mut limit.misses, path.misses);
-        if std::mem::take(&mut limit.is_fresh) || missed {
-            let change = self.best.map_or(1.0, |best| best.change(path));
-            let change = match path.misses {
-                _ if !missed => change,
-                1 => MISSED,
-                _ => MISSED_AGAIN,
-            };
-            let size = if fixed && change < 1.0 { limit.size.min(most) } else { limit.size };
-            limit.size = (size * change).max(1.0);
-        }
-        if fixed && limit.size >= most {
-            limit.size = f64::INFINITY;
-        }
-        let size = if limit.size.is_finite() { stepped(limit.size) } else { whole };
-        let part = self.gates.get(&path.slot).map_or(16, Gate::sixteenths);
-        (size.saturating_mul(part) / 16).max(1)
-    }
-}
-
-impl Best {
-    /// By how much the share of a path should change, compared with the best one.
-    fn change(self, path: &Candidate) -> f64 {
-        let lost = path.recent.at_least() - self.loss;
-        if path.recent.sent >= ENOUGH && lost > CONGESTED_LOSS {
-            let arrived = (1.0 - path.recent.fraction()) / (1.0 - self.loss).max(0.01);
-            return (arrived * LESS).clamp(CUT, 1.0);
-        }
-        let delayed = bloat(path) > self.bloat.saturating_add(CONGESTED_QUEUE);
-        if delayed { DELAYED } else { GROWTH }
-    }
-}
-
-/// `size` in steps of about 3 %: noise is not to begin a new sequence with each answer.
-fn stepped(size: f64) -> u32 {
-    let mut share = 1u32;
-    while share < 1 << 20 {
-        let next = share.saturating_add((share / 32).max(1));
-        if f64::from(next) > size {
-            break;
-        }
-        share = next;
-    }
-    share
 }
 
 fn bits(paths: &[Candidate]) -> u32 {
@@ -384,6 +262,11 @@ mod tests {
         fn step(&mut self, paths: &[Candidate]) -> u32 {
             self.now = self.now + 250 * MS;
             carried(&self.selector.plan(self.now, paths, &self.policy, None))
+        }
+
+        /// A PING of just now is answered: `lost` of `sent` packets before it were lost.
+        fn answer(&mut self, slot: u8, sent: u64, lost: u64) {
+            self.selector.on_answer(slot, Told { until: self.now, sent, lost });
         }
 
         /// Quarters of a second until `expected` carries everything.
@@ -468,7 +351,7 @@ mod tests {
         let mut average = [0.0; 3];
         for round in 0..400 {
             run.step(&paths);
-            let shares = run.selector.memory.as_ref().unwrap().shares.clone();
+            let shares = run.selector.memory.as_ref().unwrap().shares.dealt().to_vec();
             let total: f64 = shares.iter().map(|(_, share)| f64::from(*share)).sum();
             for (at, (_, share)) in shares.iter().enumerate() {
                 let sent = 5_600.0 * f64::from(*share) / total;
@@ -477,37 +360,42 @@ mod tests {
                 let rtt = Some(if lost > 0.0 { 70 * MS } else { 20 * MS });
                 let recent = super::super::Measured { sent: sent as f32, lost };
                 paths[at] = Candidate { recent, rtt, ..paths[at] };
-                run.selector.on_answer(at as u8);
+                run.answer(at as u8, sent as u64, lost as u64);
                 if round >= 200 {
                     average[at] += f64::from(lost) / sent / 200.0;
                 }
             }
         }
         println!("{average:?}");
-        assert!(average.iter().all(|lost| *lost < 0.02), "{average:?}");
+        assert!(average.iter().all(|lost| *lost < 0.002), "{average:?}");
     }
 
     #[test]
     fn a_path_that_is_congested_gets_less_than_its_weight_until_it_is_not() {
         let mut run = Run::new(Mode::Weighted, Failback::Always);
-        let share = |run: &Run| run.selector.memory.as_ref().unwrap().shares[0].1;
+        let share = |run: &Run| run.selector.memory.as_ref().unwrap().shares.dealt()[0].1;
         let weighing = |lost| {
             let recent = super::super::Measured { sent: 500.0, lost };
             Candidate { weight: 10, recent, rtt: Some(60 * MS), ..path(0) }
         };
         run.step(&[weighing(0.0), path(1)]);
         assert_eq!(share(&run), 160);
-        for _ in 0..3 {
-            run.selector.on_answer(0);
+        let mut shares = Vec::new();
+        for _ in 0..4 {
+            run.answer(0, 500, 150);
             run.step(&[weighing(150.0), path(1)]);
+            shares.push(share(&run));
         }
-        assert!((45..60).contains(&share(&run)), "{}", share(&run));
+        // What was sent before a cut says nothing of the share after it.
+        assert_eq!(shares[0], shares[1]);
+        assert_eq!(shares[2], shares[3]);
+        assert!((105..=112).contains(&shares[0]) && (70..=78).contains(&shares[2]), "{shares:?}");
         // Without a new measurement nothing changes.
         run.step(&[weighing(150.0), path(1)]);
-        assert!((45..60).contains(&share(&run)));
+        assert_eq!(share(&run), shares[3]);
         let good = Candidate { rtt: Some(20 * MS), ..weighing(0.0) };
         for _ in 0..40 {
-            run.selector.on_answer(0);
+            run.answer(0, 500, 0);
             run.step(&[good, path(1)]);
         }
         assert_eq!(share(&run), 160);

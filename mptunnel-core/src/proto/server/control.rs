@@ -74,8 +74,8 @@ impl Server {
                             slot.pmtu.suspect(now);
                         }
                         resized = slot.pmtu.on_answer(now, answered.size);
+                        peer.selector.on_answer(pong.path, answered.told);
                     }
-                    peer.selector.on_answer(pong.path);
                     if resized {
                         peer.publish(now);
                     } else {
