@@ -468,7 +468,7 @@ typedef struct mpt_path_info {
      */
     double loss_in;
     /**
-     * Packets sent, copies and control included.
+     * Packets sent, copies and control included, handshakes not.
      */
     uint64_t sent;
     /**
@@ -643,7 +643,8 @@ typedef struct mpt_stats_t {
      */
     uint64_t peers;
     /**
-     * Over all paths, those that are gone included: packets sent, copies and control included.
+     * Over all paths, those that are gone included: packets sent, copies and control included,
+     * handshakes not.
      */
     uint64_t sent;
     /**

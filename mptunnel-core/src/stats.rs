@@ -62,7 +62,7 @@ pub struct PathInfo {
     /// What waits to leave at the rate of the path, now; `None` if it has no `rate`, as at a server
     /// and under the legacy protocol.
     pub queue: Option<Queue>,
-    /// Packets sent, copies and control included.
+    /// Packets sent, copies and control included, handshakes not.
     pub sent: u64,
     /// Bytes of these.
     pub sent_bytes: u64,
@@ -295,7 +295,7 @@ impl PathState {
 pub struct Span {
     /// How long it is.
     pub length: Duration,
-    /// Packets sent, copies and control included.
+    /// Packets sent, copies and control included, handshakes not.
     pub sent: u64,
     /// Bytes of these.
     pub sent_bytes: u64,
@@ -358,7 +358,7 @@ impl PathInfo {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Traffic {
-    /// Packets sent, copies and control included.
+    /// Packets sent, copies and control included, handshakes not.
     pub sent: u64,
     /// Bytes of these.
     pub sent_bytes: u64,

@@ -43,7 +43,7 @@ pub struct mpt_path_info {
     pub loss_out: f64,
     /// Fraction lost on the way in, 0 to 1, or -1.
     pub loss_in: f64,
-    /// Packets sent, copies and control included.
+    /// Packets sent, copies and control included, handshakes not.
     pub sent: u64,
     /// Bytes of these.
     pub sent_bytes: u64,

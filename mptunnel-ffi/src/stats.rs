@@ -18,7 +18,8 @@ pub struct mpt_stats_t {
     pub connected: u32,
     /// Clients that are connected; 0 at a client.
     pub peers: u64,
-    /// Over all paths, those that are gone included: packets sent, copies and control included.
+    /// Over all paths, those that are gone included: packets sent, copies and control included,
+    /// handshakes not.
     pub sent: u64,
     /// Bytes of these.
     pub sent_bytes: u64,

@@ -124,7 +124,7 @@ class PathStats:
     loss_in
         Fraction lost on the way in, 0 to 1.
     sent
-        Packets sent, copies and control included.
+        Packets sent, copies and control included, handshakes not.
     sent_bytes
         Bytes of these.
     send_dropped
@@ -231,7 +231,7 @@ class Traffic:
     """What went over all paths together, also over those that are gone: never less than before.
 
     sent
-        Packets sent, copies and control included.
+        Packets sent, copies and control included, handshakes not.
     sent_bytes
         Bytes of these.
     send_dropped
