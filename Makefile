@@ -6,6 +6,7 @@ PYTHON  ?= python3
 PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+SHAREDIR ?= $(PREFIX)/share
 DESTDIR ?=
 # 0 leaves the tests in network namespaces out, loudly.
 NETNS   ?= 1
@@ -138,10 +139,17 @@ $(TOOLS)/bin/cargo-deny:
 fmt: ## format the sources
 	$(CARGO) fmt --all
 
-install: build ## install programs, library, headers, pkg-config and CMake files below DESTDIR/PREFIX
+install: build ## install programs, manual, completions, library, headers, pkg-config and CMake files below DESTDIR/PREFIX
 	install -d $(addprefix $(DESTDIR),$(PREFIX)/bin $(INCLUDEDIR) $(LIBDIR)/pkgconfig \
-	  $(LIBDIR)/cmake/mptunnel)
+	  $(LIBDIR)/cmake/mptunnel $(SHAREDIR)/man/man1 $(BASH_COMPLETIONS) $(ZSH_COMPLETIONS) \
+	  $(FISH_COMPLETIONS))
 	install -m 755 $(BIN)/mpclient $(BIN)/mpserver $(BIN)/mptunnel $(DESTDIR)$(PREFIX)/bin
+	$(BIN)/mptunnel man --output $(DESTDIR)$(SHAREDIR)/man/man1
+	for program in mpclient mpserver mptunnel; do \
+	  $(BIN)/mptunnel completions bash $$program >$(DESTDIR)$(BASH_COMPLETIONS)/$$program && \
+	  $(BIN)/mptunnel completions zsh $$program >$(DESTDIR)$(ZSH_COMPLETIONS)/_$$program && \
+	  $(BIN)/mptunnel completions fish $$program >$(DESTDIR)$(FISH_COMPLETIONS)/$$program.fish || exit; \
+	done
 	install -m 644 include/mptunnel.h include/mptunnel.hpp $(DESTDIR)$(INCLUDEDIR)
 	install -m 755 $(BIN)/libmptunnel.so $(DESTDIR)$(LIBDIR)/libmptunnel.so.$(VERSION)
 	ln -sf libmptunnel.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libmptunnel.so.0
@@ -150,6 +158,11 @@ install: build ## install programs, library, headers, pkg-config and CMake files
 	$(call fill,mptunnel.pc,pkgconfig/mptunnel.pc)
 	$(call fill,mptunnelConfig.cmake,cmake/mptunnel/mptunnelConfig.cmake)
 	$(call fill,mptunnelConfigVersion.cmake,cmake/mptunnel/mptunnelConfigVersion.cmake)
+
+# Where the shells look for them.
+BASH_COMPLETIONS := $(SHAREDIR)/bash-completion/completions
+ZSH_COMPLETIONS  := $(SHAREDIR)/zsh/site-functions
+FISH_COMPLETIONS := $(SHAREDIR)/fish/vendor_completions.d
 
 # From a template in mptunnel-ffi/install to a file below LIBDIR.
 fill = sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@LIBDIR@|$(LIBDIR)|g' \

@@ -18,6 +18,7 @@ pub mod keygen;
 pub mod keys;
 mod legacy;
 pub mod log;
+pub mod manual;
 pub mod ping;
 mod program;
 mod reload;

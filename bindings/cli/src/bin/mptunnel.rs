@@ -4,7 +4,7 @@
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use mptunnel_cli::bridge::{self, BridgeArgs};
 use mptunnel_cli::change::{self, EventsArgs, GetArgs, PathArgs, SetArgs};
 use mptunnel_cli::demo::{self, DemoArgs};
@@ -12,6 +12,7 @@ use mptunnel_cli::doctor::{self, DoctorArgs};
 use mptunnel_cli::exit::{Exit, fail};
 use mptunnel_cli::keygen::{self, GenerateArgs, PublicKeyArgs};
 use mptunnel_cli::log::{self, Verbosity};
+use mptunnel_cli::manual::{self, CompletionsArgs, ManArgs};
 use mptunnel_cli::ping::{self, PingArgs};
 use mptunnel_cli::status::{self, ExplainArgs, StatusArgs};
 
@@ -54,6 +55,8 @@ enum Command {
     Get(GetArgs),
     Set(SetArgs),
     Events(EventsArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,8 @@ fn main() -> ExitCode {
         Command::Get(args) => return change::get(&args),
         Command::Set(args) => return change::set(&args),
         Command::Events(args) => return change::events(&args),
+        Command::Completions(args) => return manual::completions(&args, &Cli::command()),
+        Command::Man(args) => return manual::man(&args, &Cli::command()),
     };
     match keys {
         Ok(()) => Exit::Success.into(),
