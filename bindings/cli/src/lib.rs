@@ -27,3 +27,4 @@ pub mod server;
 pub mod status;
 mod target;
 mod terminal;
+mod time;

@@ -38,3 +38,4 @@ pub use settings::{CipherChoice, Failback, Mode, Protocol, Settings};
 pub use spec::{Kind, OptionSpec, Place, Range, Role, Scope, Unit};
 pub use table::OPTIONS;
 pub use uri::{EndpointUri, UriError};
+pub use value::{format_duration, parse_duration};

@@ -93,8 +93,9 @@ fn parse_switch(text: &str) -> Option<bool> {
     }
 }
 
-/// Reads `250ms`, `1.5 s`, `2m`, `1h`, `500us`; a bare number counts in `unit`.
-fn parse_duration(text: &str, unit: Unit) -> Option<Duration> {
+/// Reads a time as options take it: `250ms`, `1.5 s`, `2m`, `1h`, `500us`; a bare number counts in
+/// `unit`, seconds or milliseconds. `None` if it is none, or finer than a microsecond.
+pub fn parse_duration(text: &str, unit: Unit) -> Option<Duration> {
     let (number, suffix) = split_unit(text);
     let micros = match suffix {
         "us" | "µs" => 1,
@@ -176,8 +177,8 @@ fn scaled(number: &str, factor: u64) -> Option<u64> {
     u64::try_from(scaled / divisor).ok()
 }
 
-/// The shortest exact text in s, ms or us. Minutes and hours are for reading only.
-fn format_duration(duration: Duration) -> String {
+/// A time as options show it: the shortest exact text in `s`, `ms` or `us`.
+pub fn format_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
     if micros.is_multiple_of(1_000_000) {
         format!("{}s", micros / 1_000_000)

@@ -7,9 +7,12 @@ use std::num::NonZeroU64;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{RangedU64ValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
+use mptunnel_core::options::Unit;
 use mptunnel_core::sim::link::{Burst, LinkConfig};
+
+use crate::time;
 
 /// Forward UDP datagrams, and impair them on request
 ///
@@ -18,7 +21,8 @@ use mptunnel_core::sim::link::{Burst, LinkConfig};
 /// needs no key and understands nothing of what it carries.
 ///
 /// With the options under "Impairments" it is also a bad network in a box: the same random
-/// decisions for the same --seed, separately for each port, peer and direction.
+/// decisions for the same --seed, separately for each port, peer and direction. Times without a
+/// unit are milliseconds, or seconds where they are long: --idle, --stats and --blackhole-*.
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = EXAMPLES)]
 pub struct BridgeArgs {
@@ -31,8 +35,8 @@ pub struct BridgeArgs {
     #[arg(short, long, value_name = "HOST:PORT")]
     pub to: HostPort,
 
-    /// Seconds without a datagram in either direction after which a peer is forgotten
-    #[arg(long, value_name = "S", default_value = "300", value_parser = positive_seconds)]
+    /// Time without a datagram in either direction after which a peer is forgotten
+    #[arg(long, value_name = "TIME", default_value = "300s", value_parser = period())]
     pub idle: Duration,
 
     /// Peers served at a time; where one more comes, the peer that was idle longest makes room
@@ -42,8 +46,8 @@ pub struct BridgeArgs {
     )]
     pub max_peers: usize,
 
-    /// Print counters every S seconds, one line for each listening port [default: at the end only]
-    #[arg(long, value_name = "S", value_parser = positive_seconds)]
+    /// Print counters so often, one line for each listening port [default: at the end only]
+    #[arg(long, value_name = "TIME", value_parser = period())]
     pub stats: Option<Duration>,
 
     #[command(flatten)]
@@ -74,12 +78,12 @@ pub struct Impairments {
     #[arg(long, value_name = "P,R[,L]", value_parser = burst)]
     pub burst: Option<Burst>,
 
-    /// Delay in milliseconds
-    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    /// Delay, such as 20ms; up to 1h
+    #[arg(long, value_name = "TIME", value_parser = delay())]
     pub delay: Option<Duration>,
 
-    /// Vary the delay by at most MS milliseconds either way, evenly distributed; never below 0
-    #[arg(long, value_name = "MS", value_parser = milliseconds)]
+    /// Vary the delay by at most this either way, evenly distributed; never below 0
+    #[arg(long, value_name = "TIME", value_parser = delay())]
     pub jitter: Option<Duration>,
 
     /// Jitter lets no datagram overtake another
@@ -90,8 +94,8 @@ pub struct Impairments {
     #[arg(long, value_name = "P", value_parser = probability)]
     pub reorder: Option<f64>,
 
-    /// How long --reorder holds a datagram back, in milliseconds [default: 10]
-    #[arg(long, value_name = "MS", requires = "reorder", value_parser = milliseconds)]
+    /// How long --reorder holds a datagram back [default: 10ms]
+    #[arg(long, value_name = "TIME", requires = "reorder", value_parser = delay())]
     pub reorder_by: Option<Duration>,
 
     /// Probability of delivering a datagram twice
@@ -114,18 +118,19 @@ pub struct Impairments {
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<usize>,
 
-    /// Begin a blackout, in which everything is lost, S seconds after the first datagram. SIGUSR1
+    /// Begin a blackout, in which everything is lost, so long after the first datagram. SIGUSR1
     /// and SIGUSR2 begin and end one at any time
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = moment())]
     pub blackhole_after: Option<Duration>,
 
-    /// End that blackout after S seconds [default: never]
-    #[arg(long, value_name = "S", requires = "blackhole_after", value_parser = seconds)]
+    /// End that blackout after this time [default: never]
+    #[arg(long, value_name = "TIME", requires = "blackhole_after", value_parser = moment())]
     pub blackhole_for: Option<Duration>,
 
-    /// Seed of all random decisions
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub seed: u64,
+    /// Seed of all random decisions, to repeat a run [default: another one each time, which is
+    /// told at the start]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
 }
 
 const EXAMPLES: &str = "\
@@ -138,14 +143,14 @@ Examples:
 
   A slow line with a long buffer, 40 to 60 ms away, counters every second:
       mptunnel bridge -l 4000 -t 127.0.0.1:2000 --rate 5 --buffer 500000 \\
-          --delay 50 --jitter 10 --in-order --stats 1
+          --delay 50ms --jitter 10ms --in-order --stats 1s
 
   Gaps of 20 datagrams on average, in 5% of the traffic towards the server:
       mptunnel bridge -l 4000 -t 127.0.0.1:2000 --dir up --burst 0.0026,0.05
 
   A mobile network whose signal is lost for 5 s, once by the clock and then by hand:
       mptunnel bridge -l 4000 -t 127.0.0.1:2000 --preset cellular \\
-          --blackhole-after 10 --blackhole-for 5 &
+          --blackhole-after 10s --blackhole-for 5s &
       sleep 30; kill -USR1 $!; sleep 5; kill -USR2 $!
 
 Counters: `in` and `out` are datagrams received and sent in each direction. What was not sent is \
@@ -298,12 +303,6 @@ pub enum ArgError {
     Probability,
     #[error("expected P,R or P,R,L, each a probability: 0.01,0.1 or 1%,10%,80%")]
     Burst,
-    #[error("expected milliseconds from 0 to 3600000, such as 20 or 0.5")]
-    Milliseconds,
-    #[error("expected seconds from 0 to 1000000000, such as 5 or 0.5")]
-    Seconds,
-    #[error("expected seconds above 0 and up to 1000000000, such as 5 or 0.5")]
-    PositiveSeconds,
     #[error("expected Mbit/s from 0.001 to 100000, such as 10 or 0.5")]
     Rate,
 }
@@ -330,19 +329,23 @@ fn burst(text: &str) -> Result<Burst, ArgError> {
     }
 }
 
-fn milliseconds(text: &str) -> Result<Duration, ArgError> {
-    number_in(text, 0.0, 3_600_000.0)
-        .map(|ms| Duration::from_secs_f64(ms / 1000.0))
-        .ok_or(ArgError::Milliseconds)
+/// A delay, in milliseconds without a unit.
+fn delay() -> impl TypedValueParser<Value = Duration> {
+    time::parser(Unit::Milliseconds, Duration::ZERO, Duration::from_secs(3_600))
 }
 
-fn seconds(text: &str) -> Result<Duration, ArgError> {
-    number_in(text, 0.0, 1e9).map(Duration::from_secs_f64).ok_or(ArgError::Seconds)
+/// A time from now, in seconds without a unit.
+fn moment() -> impl TypedValueParser<Value = Duration> {
+    time::parser(Unit::Seconds, Duration::ZERO, A_LONG_TIME)
 }
 
-fn positive_seconds(text: &str) -> Result<Duration, ArgError> {
-    seconds(text).ok().filter(|duration| !duration.is_zero()).ok_or(ArgError::PositiveSeconds)
+/// A time that passes, in seconds without a unit.
+fn period() -> impl TypedValueParser<Value = Duration> {
+    time::parser(Unit::Seconds, Duration::from_millis(1), A_LONG_TIME)
 }
+
+/// A year.
+const A_LONG_TIME: Duration = Duration::from_secs(365 * 86_400);
 
 /// Megabits per second, in bytes per second.
 fn mbit_per_s(text: &str) -> Result<NonZeroU64, ArgError> {
@@ -384,8 +387,8 @@ mod tests {
 
     #[test]
     fn every_impairment_reaches_the_link() {
-        let words = "--loss 10% --burst 1%,0.5,80% --delay 20 --jitter 2.5 --in-order \
-                     --reorder 0.2 --reorder-by 7 --dup 0.3 --corrupt 0.4 --rate 8 \
+        let words = "--loss 10% --burst 1%,0.5,80% --delay 20ms --jitter 2.5 --in-order \
+                     --reorder 0.2 --reorder-by 7ms --dup 0.3 --corrupt 0.4 --rate 8 \
                      --buffer 5000 --mtu 1200";
 
         let [up, down] = links(words);
@@ -455,7 +458,9 @@ mod tests {
 
     #[test]
     fn numbers_out_of_range_are_refused_at_the_first_value_outside() {
-        for right in ["--loss 0", "--loss 1", "--loss 100%", "--rate 0.001", "--delay 3600000"] {
+        for right in
+            ["--loss 0", "--loss 1", "--loss 100%", "--rate 0.001", "--delay 3600000", "--delay 1h"]
+        {
             assert!(parse(right).is_ok(), "{right}");
         }
         for wrong in [

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The loop of the bridge.
 
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Write};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -63,6 +64,11 @@ struct Warnings {
     send: Throttle,
 }
 
+/// A seed unlike that of other bridges, and short enough to be typed.
+fn any_seed() -> u64 {
+    u64::from(RandomState::new().hash_one(std::process::id()) as u32)
+}
+
 impl Forwarder {
     /// Opens the sockets, and prints a line for each listening port.
     pub fn new(args: BridgeArgs) -> Result<Self, BridgeError> {
@@ -82,6 +88,11 @@ impl Forwarder {
         }
         let max_peers = affordable(args.max_peers, listeners.len());
         let impairments = &args.impairments;
+        let links = impairments.links();
+        let seed = impairments.seed.unwrap_or_else(any_seed);
+        if links.iter().any(Option::is_some) {
+            print(format_args!("random decisions by --seed {seed}"));
+        }
         Ok(Forwarder {
             start: Instant::now(),
             destination,
@@ -93,8 +104,8 @@ impl Forwarder {
             signals,
             blackout: Blackout::new(impairments.blackhole_after, impairments.blackhole_for),
             darkens: impairments.directions(),
-            links: impairments.links(),
-            seeds: Rng::new(impairments.seed),
+            links,
+            seeds: Rng::new(seed),
             stats_every: args.stats,
             stats_at: args.stats.map_or(Time::NEVER, |every| Time::default() + every),
             warnings: Warnings::default(),

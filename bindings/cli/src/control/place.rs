@@ -233,6 +233,14 @@ mod tests {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
     }
 
+    /// Places below a user's directory, and where the sockets are there.
+    fn below(home: &Path) -> (Places, PathBuf) {
+        let none = home.join("none");
+        let user = Some(home.to_owned());
+        let places = Places { user, system: none.clone(), temporary: none, uid: 1_000 };
+        (places, home.join("mptunnel"))
+    }
+
     fn chmod(path: &Path, mode: u32) {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
@@ -268,13 +276,7 @@ mod tests {
     #[test]
     fn a_directory_that_others_can_write_to_is_refused() {
         let home = tempfile::tempdir().unwrap();
-        let places = Places {
-            user: Some(home.path().to_owned()),
-            system: home.path().join("none"),
-            temporary: home.path().join("none"),
-            uid: 1_000,
-        };
-        let directory = home.path().join("mptunnel");
+        let (places, directory) = below(home.path());
 
         let place = Place::bind_auto("mpclient", &places).unwrap();
         assert_eq!(mode(&directory), 0o700);
@@ -293,13 +295,7 @@ mod tests {
     #[test]
     fn sockets_of_killed_programs_are_cleared_away_by_the_next_one() {
         let home = tempfile::tempdir().unwrap();
-        let places = Places {
-            user: Some(home.path().to_owned()),
-            system: home.path().join("none"),
-            temporary: home.path().join("none"),
-            uid: 1_000,
-        };
-        let directory = home.path().join("mptunnel");
+        let (places, directory) = below(home.path());
         make_private(&directory).unwrap();
         drop(UnixListener::bind(directory.join("mpserver-1.sock")).unwrap());
         fs::write(directory.join("notes"), "").unwrap();

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
-use mptunnel_core::options::{OPTIONS, OptionSpec, Place};
+use mptunnel_core::options::{OPTIONS, OptionSpec, Place, Unit};
 
 use crate::args::{
     ClientArgs, ServerArgs, Wrong, fork, legacy_flag, option_flags, take_flags, with_legacy,
 };
+use crate::time;
 
 /// Which end to look at.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,10 +64,12 @@ impl Args for DoctorArgs {
             .arg(
                 Arg::new(WAIT)
                     .long(WAIT)
-                    .value_name("SECONDS")
-                    .default_value("4")
-                    .value_parser(seconds)
-                    .help("How long to wait for answers, 0.1 to 60"),
+                    .value_name("TIME")
+                    .default_value("4s")
+                    .value_parser(time::parser(Unit::Seconds, time::ms(100), time::ms(60_000)))
+                    .help(
+                        "How long to wait for answers, 100ms to 60s; a number alone is in seconds",
+                    ),
             )
             .arg(legacy_flag())
             // How much the programs log means nothing here, but may stand on their command lines.
@@ -133,13 +136,6 @@ fn end(matches: &ArgMatches) -> Result<End, Wrong> {
     }
 }
 
-/// Reads a number of seconds.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|s: &f64| (0.1..=60.0).contains(s));
-    let expected = "expected a number of seconds from 0.1 to 60";
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| expected.to_owned())
-}
-
 const WORDS: &str = "words";
 const CONFIG: &str = "doctor-config";
 const JSON: &str = "json";
@@ -196,7 +192,7 @@ mod tests {
             ("2000 localhost 53 --listen 1", "--listen is an option of mpclient only"),
             ("client.conf -c server.conf", "--config goes with the three arguments of mpserver"),
             ("3000", "CONFIG is missing"),
-            ("client.conf --wait 0", "expected a number of seconds from 0.1 to 60"),
+            ("client.conf --wait 0", "expected a time from 100ms to 60s"),
             ("2000 localhost 0", "TARGET_HOST TARGET_PORT"),
         ] {
             let error = parse(words).unwrap_err();

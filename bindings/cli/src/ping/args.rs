@@ -5,10 +5,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches, value_parser};
-use mptunnel_core::options::Place;
+use mptunnel_core::options::{Place, Unit};
 
 use super::plot::Plot;
 use crate::args::{ClientArgs, Wrong, option_flags, take_flags};
+use crate::time;
 
 /// The arguments of `mptunnel ping`.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,10 +56,10 @@ impl Args for PingArgs {
                 Arg::new(INTERVAL)
                     .short('i')
                     .long(INTERVAL)
-                    .value_name("SECONDS")
-                    .default_value("0.2")
-                    .value_parser(seconds)
-                    .help("Time between rounds, 0.02 to 60"),
+                    .value_name("TIME")
+                    .default_value("200ms")
+                    .value_parser(time::parser(Unit::Seconds, time::ms(20), time::ms(60_000)))
+                    .help("Time between rounds, 20ms to 60s; a number alone is in seconds"),
             )
             .arg(switch(ECHO, "Send datagrams through the tunnel: the target has to echo them"))
             .arg(
@@ -105,13 +106,6 @@ fn client(matches: &ArgMatches) -> Result<ClientArgs, Wrong> {
         matches.get_many::<String>(WORDS).into_iter().flatten().map(Path::new).collect();
     let flags = take_flags(matches, Place::ClientProgram)?;
     ClientArgs::of_words(words.first().copied(), words.get(1).copied(), flags)
-}
-
-/// Reads a number of seconds.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|s: &f64| (0.02..=60.0).contains(s));
-    let expected = "expected a number of seconds from 0.02 to 60";
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| expected.to_owned())
 }
 
 const WORDS: &str = "words";
@@ -178,7 +172,7 @@ mod tests {
     fn wrong_use_explains_itself() {
         for (words, expected) in [
             ("-c 0 client.conf", "1.."),
-            ("-i 0.01 client.conf", "expected a number of seconds from 0.02 to 60"),
+            ("-i 0.01 client.conf", "expected a time from 20ms to 60s"),
             ("3000", "CONFIG is missing"),
             ("client.conf --plot a.gif", "expected a name that ends in .png or .svg"),
             ("client.conf --mtu 9", "--mtu \"9\": expected"),

@@ -12,11 +12,13 @@ use std::thread;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
+use mptunnel_core::options::Unit;
 use serde_json::{Value, json};
 
 use crate::control::client::{Connection, ControlError, Which};
 use crate::exit::{Exit, fail};
 use crate::terminal::{self, Style};
+use crate::time;
 use model::Status;
 use table::{count_or, mbit_or, millis_or, percent_or};
 
@@ -40,9 +42,12 @@ pub struct StatusArgs {
     /// Print a line about this path, and another one every second
     #[arg(long, value_name = "PATH", group = "form")]
     watch: Option<String>,
-    /// Seconds from one table or line to the next
-    #[arg(long, value_name = "S", default_value_t = 1.0, value_parser = interval)]
-    interval: f64,
+    /// Time from one table or line to the next, 100ms to 1h; a number alone is in seconds
+    #[arg(
+        long, value_name = "TIME", default_value = "1s",
+        value_parser = time::parser(Unit::Seconds, time::ms(100), time::ms(3_600_000))
+    )]
+    interval: Duration,
     #[command(flatten)]
     which: Which,
 }
@@ -89,7 +94,7 @@ pub(crate) fn end(done: Result<(), ControlError>) -> ExitCode {
 
 fn status(args: &StatusArgs) -> Result<(), ControlError> {
     let mut program = Connection::find(&args.which)?;
-    let interval = Duration::from_secs_f64(args.interval);
+    let interval = args.interval;
     if args.json {
         return print(&program.ask(&json!({ "ask": "status" }))?.to_string());
     }
@@ -192,13 +197,4 @@ pub(crate) fn print(text: &str) -> Result<(), ControlError> {
 #[allow(clippy::disallowed_methods, reason = "a line each second is what was asked for")]
 fn pause(interval: Duration) {
     thread::sleep(interval);
-}
-
-fn interval(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds".to_owned())?;
-    if (0.1..=3_600.0).contains(&seconds) {
-        Ok(seconds)
-    } else {
-        Err("expected a number of seconds from 0.1 to 3600".to_owned())
-    }
 }
