@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::control::client::{Connection, ControlError, Which};
 use crate::status::{EXIT_STATUS, end, print};
-use crate::terminal::{harmless, write_out};
+use crate::terminal::{self, columns, harmless, wrapped, write_out};
 
 /// List, add, change and remove paths of a running mpclient
 ///
@@ -138,21 +138,27 @@ fn show_options(args: &GetArgs) -> Result<(), ControlError> {
     let options = program.ask(&json!({ "ask": "get", "key": args.key }))?;
     let options = options.as_array().map_or(&[][..], Vec::as_slice);
     let word = |option: &Value, key: &str| harmless(option[key].as_str().unwrap_or(""));
+    if args.key.is_some() {
+        return options.iter().try_for_each(|option| print(&word(option, "value")));
+    }
+    // Elsewhere than on a terminal an option is a line, and the columns are where they always are.
+    let width = terminal::size().map_or(usize::MAX, |(columns, _)| columns);
+    let longest = options.iter().map(|option| columns(&word(option, "value"))).max().unwrap_or(0);
+    let values = if width == usize::MAX { 22 } else { longest.min(22) } + 2;
     for option in options {
-        let value = word(option, "value");
-        match &args.key {
-            Some(_) => print(&value)?,
-            None => {
-                let live = if option["live"] == true { "live" } else { "" };
-                print(&format!(
-                    "{:<20}{value:<24}{live:<6}{}",
-                    word(option, "key"),
-                    word(option, "help")
-                ))?;
-            }
-        }
+        let live = if option["live"] == true { "live" } else { "" };
+        let [key, value, help] = ["key", "value", "help"].map(|key| word(option, key));
+        let facts = format!("{key:<20}{value:<values$}{live:<6}");
+        print(&option_line(&facts, &help, width))?;
     }
     Ok(())
+}
+
+/// An option with its help, which goes on below itself.
+fn option_line(facts: &str, help: &str, width: usize) -> String {
+    let indent = columns(facts);
+    let lines = wrapped(help, width.saturating_sub(indent).max(20));
+    facts.to_owned() + &lines.join(&format!("\n{:indent$}", ""))
 }
 
 /// Changes an option.
@@ -188,4 +194,17 @@ fn follow(args: &EventsArgs) -> Result<(), ControlError> {
         return Ok(());
     }
     program.follow(|event| show(event).map(|()| true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_of_an_option_goes_on_below_itself_where_the_line_ends() {
+        let line = |width| option_line("flows  1024  live  ", "most of all, at one time", width);
+
+        assert_eq!(line(usize::MAX), "flows  1024  live  most of all, at one time");
+        assert_eq!(line(42), format!("flows  1024  live  most of all, at one\n{:19}time", ""));
+    }
 }

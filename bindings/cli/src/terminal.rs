@@ -93,9 +93,14 @@ impl Canvas {
 
     /// Draws `lines`, all of which must be within reach of the cursor: fewer than the rows.
     pub(crate) fn redraw(&mut self, lines: &[String]) -> io::Result<()> {
-        // Back to the first line (CUP, CUU); what is longer than the new line is erased (EL), and
-        // what is below the last one (ED). Nothing wraps while the window is made narrower
-        // (DECAWM).
+        write_out(&self.frame(lines))
+    }
+
+    fn frame(&mut self, lines: &[String]) -> String {
+        // Back to the first line (CUP, CUU); a line is erased before it is drawn (EL), and what is
+        // below the last one after it (ED). Behind a line that fills the row, the cursor stands on
+        // its last character, which would be erased. Nothing wraps while the window is made
+        // narrower (DECAWM).
         let mut text = "\x1b[?7l".to_owned();
         if self.full {
             text += "\x1b[H";
@@ -103,11 +108,11 @@ impl Canvas {
             text += &format!("\x1b[{}A", self.drawn);
         }
         for line in lines {
-            text += &format!("\r{line}\x1b[K\n");
+            text += &format!("\r\x1b[K{line}\n");
         }
         text += "\x1b[J\x1b[?7h";
         self.drawn = lines.len();
-        write_out(&text)
+        text
     }
 
     /// Takes what was drawn away.
@@ -155,6 +160,19 @@ pub(crate) fn clipped(text: &str, width: usize) -> String {
     text.chars().take(width - dots).chain(std::iter::repeat_n('.', dots)).collect()
 }
 
+/// A name in at most `width` columns: its middle gives way to dots, since names of bridges differ at
+/// the begin or in the port.
+pub(crate) fn shortened(name: &str, width: usize) -> String {
+    let long = columns(name);
+    if long <= width {
+        return name.to_owned();
+    }
+    let kept = width.saturating_sub(2);
+    let tail = kept / 2;
+    let head = name.chars().take(kept - tail);
+    head.chain("..".chars()).chain(name.chars().skip(long - tail)).collect()
+}
+
 /// A text from elsewhere, such as the name of a path: it must not draw or colour anything.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
@@ -185,6 +203,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_line_that_fills_the_row_is_drawn_whole() {
+        let mut canvas = std::mem::ManuallyDrop::new(Canvas::default());
+        let [first, second] = [(); 2].map(|()| canvas.frame(&["abc".to_owned()]));
+
+        // Nothing is erased between a line and the next one.
+        assert_eq!(first, "\x1b[?7l\r\x1b[Kabc\n\x1b[J\x1b[?7h");
+        assert_eq!(second, "\x1b[?7l\x1b[1A\r\x1b[Kabc\n\x1b[J\x1b[?7h");
+    }
+
+    #[test]
     fn a_text_is_wrapped_between_words() {
         assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
         assert_eq!(wrapped("one two three", 6), ["one", "two", "three"]);
@@ -196,6 +224,13 @@ mod tests {
         assert_eq!(clipped("bridge1.example", 7), "brid...");
         assert_eq!(clipped("äöüäöü", 5), "äö...");
         assert_eq!(clipped("abc", 2), "..");
+    }
+
+    #[test]
+    fn a_long_name_keeps_its_begin_and_its_port() {
+        assert_eq!(shortened("bridge1.example:4000", 20), "bridge1.example:4000");
+        assert_eq!(shortened("bridge1.example:4000", 15), "bridge1..e:4000");
+        assert_eq!(shortened("äöüäöü", 4), "ä..ü");
     }
 
     #[test]

@@ -82,7 +82,7 @@ fn a_running_pair_is_shown_in_every_form() {
     assert!(table.lines().any(|line| line.contains(" up ")), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     let table = ask(&world, &["status", "--once", "--control", "mpserver"]);
-    assert!(table.contains(": 1 client, ") && table.contains("\n1/0 "), "{table}");
+    assert!(table.contains(": 1 client, redundant, ") && table.contains("\n1/0 "), "{table}");
 
     // For programs.
     let json = status(&world);

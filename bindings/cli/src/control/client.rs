@@ -255,13 +255,8 @@ fn several(found: &[Found]) -> String {
         let listen = program.about["listen"].as_array().into_iter().flatten();
         let listen: Vec<&str> = listen.filter_map(Value::as_str).collect();
         let pid = program.pid();
-        let _ = write!(
-            text,
-            "\n  --control {pid:<8} {} on {}, {}",
-            program.program(),
-            listen.join(", "),
-            program.path.display()
-        );
+        let _ =
+            write!(text, "\n  --control {pid:<8} {} on {}", program.program(), listen.join(", "));
     }
     text
 }

@@ -129,7 +129,6 @@ impl<R: Relay> Operations<R> {
             "pid": std::process::id(),
             "uptime_s": self.started.elapsed().as_secs_f64(),
             "listen": self.about()["listen"],
-            "mode": self.in_force().mode.word(),
         });
         // Two objects made one: with thousands of clients the second one is not parsed for that.
         let (about, snapshot) = (about.to_string(), snapshot.to_json());

@@ -26,8 +26,9 @@ use plotters::style::register_font;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::record::{Fate, Record};
-use super::screen::{millis, per_cent, seconds, shortened};
+use super::screen::{millis, per_cent, seconds};
 use crate::terminal;
+use crate::terminal::shortened;
 
 /// A file for a picture, of a kind that its name tells.
 #[derive(Clone, Debug, Eq, PartialEq)]

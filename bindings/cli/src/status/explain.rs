@@ -43,7 +43,8 @@ fn text(status: &Status, path: &Path, events: &Value) -> String {
     };
     say("why", &path.reason);
     if let Some(remote) = &path.remote {
-        let before = path.remote_before.as_ref();
+        // A move of this end's address alone is none of the other end's.
+        let before = path.remote_before.as_ref().filter(|before| *before != remote);
         let before = before.map_or(String::new(), |before| format!("; before it moved, {before}"));
         say("leads to", &format!("{remote}{before}"));
     }

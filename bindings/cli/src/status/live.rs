@@ -104,7 +104,7 @@ impl Screen {
             let latest = &events[events.len().saturating_sub(room.saturating_sub(3))..];
             lines.extend(latest.iter().map(|event| line_of(style, event, columns)));
             // Away from the events, at the bottom.
-            let legend = table::legend(style);
+            let legend = table::legend(style, columns);
             if lines.len() + legend.len() + 2 < rows {
                 lines.resize(rows - legend.len() - 2, String::new());
                 lines.extend(legend);

@@ -67,8 +67,8 @@ pub struct ExplainArgs {
 
 /// What a shell sees of how the tools end that talk to a running program.
 pub const EXIT_STATUS: &str = "\
-Exit status: 0 done, 1 the program did not do it or ended, 2 the request is wrong, 3 no such program
-runs.";
+Exit status: 0 done, 1 the program did not do it or ended, 2 the request is wrong, 3 no such \
+program runs.";
 
 /// Shows a running program.
 pub fn run(args: &StatusArgs) -> ExitCode {
@@ -133,45 +133,62 @@ fn once(program: &mut Connection) -> Result<(), ControlError> {
 
 /// One line for each moment, until Ctrl-C.
 fn watch(program: &mut Connection, path: &str, interval: Duration) -> Result<(), ControlError> {
-    print(&format!(
-        "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
-        "time",
-        "state",
-        "RTT",
-        "jitter",
-        "lost>",
-        "<lost",
-        "1s>",
-        "<1s",
-        "10s>",
-        "<10s",
-        "Mbit>",
-        "<Mbit",
-        "first",
-        "queue"
-    ))?;
+    // Elsewhere than on a terminal there is room for everything.
+    let width = terminal::size().map_or(usize::MAX, |(columns, _)| columns);
+    let mut titles = Some(watch_titles(width));
     loop {
         let status = ask(program)?;
-        let path = find(&status, path)?;
-        print(&format!(
-            "{:<25}{:>10}{:>9}{:>9}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}{:>7}",
-            crate::log::now_utc(),
-            path.state,
-            millis_or(path.rtt),
-            millis_or(path.jitter.filter(|_| path.rtt.is_some())),
-            percent_or(path.loss_out),
-            percent_or(path.loss_in),
-            percent_or(path.loss_out_1s),
-            percent_or(path.loss_in_1s),
-            percent_or(path.loss_out_10s),
-            percent_or(path.loss_in_10s),
-            mbit_or(path.bits_out),
-            mbit_or(path.bits_in),
-            percent_or(path.first()),
-            count_or(path.queued),
-        ))?;
+        find(&status, path)?;
+        titles.take().map_or(Ok(()), |titles| print(&titles))?;
+        print(&watch_line(&crate::log::now_utc(), find(&status, path)?, width))?;
         pause(interval);
     }
+}
+
+/// A column of the lines about one path: its title, its width, and what stands in it.
+type WatchColumn = (&'static str, usize, fn(&model::Path) -> String);
+
+/// The most useful first.
+static WATCHED: &[WatchColumn] = &[
+    ("state", 10, |path| path.state.clone()),
+    ("RTT", 9, |path| millis_or(path.rtt)),
+    ("jitter", 9, |path| millis_or(path.jitter.filter(|_| path.rtt.is_some()))),
+    ("lost>", 7, |path| percent_or(path.loss_out)),
+    ("<lost", 7, |path| percent_or(path.loss_in)),
+    ("Mbit>", 7, |path| mbit_or(path.bits_out)),
+    ("<Mbit", 7, |path| mbit_or(path.bits_in)),
+    ("first", 7, |path| percent_or(path.first())),
+    ("1s>", 7, |path| percent_or(path.loss_out_1s)),
+    ("<1s", 7, |path| percent_or(path.loss_in_1s)),
+    ("10s>", 7, |path| percent_or(path.loss_out_10s)),
+    ("<10s", 7, |path| percent_or(path.loss_in_10s)),
+    ("queue", 7, |path| count_or(path.queued)),
+];
+
+/// The columns for which there is room behind the time, and how much the time takes: of a terminal
+/// that is too narrow for its date, the time of day.
+fn watched(width: usize) -> (usize, &'static [WatchColumn]) {
+    let [whole, of_day] = [25, 10];
+    let time = if width >= whole + 63 { whole } else { of_day };
+    let mut used = time;
+    let fits = |(_, column, _): &&WatchColumn| {
+        used += column;
+        used < width
+    };
+    (time, &WATCHED[..WATCHED.iter().take_while(fits).count()])
+}
+
+fn watch_titles(width: usize) -> String {
+    let (time, columns) = watched(width);
+    let titles = columns.iter().map(|(title, width, _)| format!("{title:>width$}"));
+    format!("{:<time$}", "time") + &titles.collect::<String>()
+}
+
+fn watch_line(now: &str, path: &model::Path, width: usize) -> String {
+    let (time, columns) = watched(width);
+    let now = if time < now.len() { now.get(11..19).unwrap_or(now) } else { now };
+    let cells = columns.iter().map(|(_, width, cell)| format!("{:>width$}", cell(path)));
+    format!("{now:<time$}") + &cells.collect::<String>()
 }
 
 /// The path that a user means.
@@ -197,4 +214,24 @@ pub(crate) fn print(text: &str) -> Result<(), ControlError> {
 #[allow(clippy::disallowed_methods, reason = "a line each second is what was asked for")]
 fn pause(interval: Duration) {
     thread::sleep(interval);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_about_a_path_has_the_columns_for_which_there_is_room() {
+        let status = Status::of(&json!({"paths": [{"name": "a", "state": "up"}]}));
+        let line = |width| watch_line("2026-01-02T03:04:05.678Z", &status.paths[0], width);
+
+        for width in [60, 80, 100, 200] {
+            assert!(line(width).len() <= width, "{}", line(width));
+            assert_eq!(line(width).len(), watch_titles(width).len());
+        }
+        assert!(watch_titles(80).ends_with("  first"), "{}", watch_titles(80));
+        assert!(line(80).starts_with("03:04:05 "), "{}", line(80));
+        assert!(watch_titles(usize::MAX).ends_with("  queue"));
+        assert!(line(usize::MAX).starts_with("2026-01-02T03:04:05.678Z "));
+    }
 }

@@ -107,7 +107,7 @@ impl Status {
             is_server,
             connected: json["connected"] == true,
             cipher: json["cipher"].as_str().map(harmless),
-            mode: text("mode"),
+            mode: json["mode"].as_str().map_or_else(|| modes_of(peers), harmless),
             listen: listen.map(harmless).collect(),
             flows: count(&json["relay"], "flows"),
             to_tunnel: count(&json["relay"], "to_tunnel"),
@@ -198,6 +198,14 @@ impl Path {
     pub(crate) fn first(&self) -> Option<f64> {
         (self.received > 0).then(|| self.wins as f64 / self.received as f64)
     }
+}
+
+/// The modes that count for the clients of a server, which may differ.
+fn modes_of(peers: &[Value]) -> String {
+    let mut modes: Vec<&str> = peers.iter().filter_map(|peer| peer["mode"].as_str()).collect();
+    modes.sort_unstable();
+    modes.dedup();
+    modes.join("/")
 }
 
 /// Of all pairs with the path `id`, the one whose losses are correlated most.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::model::{Path, Status};
-use crate::terminal::{Paint, Style, clipped, paint_of_loss};
+use crate::terminal::{self, Paint, Style, clipped, paint_of_loss, shortened};
 
 /// Columns that the table needs at least.
 pub(crate) const WIDTH: usize = 79;
@@ -71,8 +71,8 @@ static IF_WIDE: &[Column] = &[
 
 /// What is above the table: which program, and how it is.
 pub(crate) fn heading(style: Style, status: &Status, width: usize) -> Vec<String> {
-    let Status { program, pid, version, .. } = status;
-    let title = style.paint(Paint::Bold, &format!("{program} {pid}"));
+    let Status { program, pid, .. } = status;
+    let title = format!("{program} {pid}");
     let state = match (status.connected, status.is_server) {
         (true, true) => format!("{} client{}", status.peers, plural(status.peers)),
         (true, false) => "connected".to_owned(),
@@ -80,13 +80,20 @@ pub(crate) fn heading(style: Style, status: &Status, width: usize) -> Vec<String
         (false, false) => "NOT CONNECTED".to_owned(),
     };
     let paint = if status.connected { Paint::Green } else { Paint::Red };
-    let cipher = status.cipher.as_ref().map_or(String::new(), |cipher| format!(", {cipher}"));
-    let mode = &status.mode;
-    let up = age(status.uptime);
-    let first = format!(
-        "{title}: {}{cipher}, {mode}, running for {up}, version {version}",
-        style.paint(paint, &state)
-    );
+    let facts = [
+        status.cipher.clone().unwrap_or_default(),
+        status.mode.clone(),
+        format!("running for {}", age(status.uptime)),
+        format!("version {}", status.version),
+    ];
+    // As many as there is room for: the last ones are of the least use.
+    let mut room = width.saturating_sub(terminal::columns(&title) + 2 + terminal::columns(&state));
+    let mut first = format!("{}: {}", style.paint(Paint::Bold, &title), style.paint(paint, &state));
+    for fact in facts.iter().filter(|fact| !fact.is_empty()) {
+        let Some(rest) = room.checked_sub(2 + terminal::columns(fact)) else { break };
+        room = rest;
+        first += &format!(", {fact}");
+    }
     let listen = status.listen.join(", ");
     let flows = format!("{} application{}", status.flows, plural(status.flows));
     let second = format!(
@@ -100,9 +107,9 @@ pub(crate) fn heading(style: Style, status: &Status, width: usize) -> Vec<String
 pub(crate) fn table(style: Style, status: &Status, width: usize) -> Vec<String> {
     let longest = status.paths.iter().map(|path| path.name.chars().count()).max().unwrap_or(0);
     let fixed: usize = ALWAYS.iter().map(|column| column.width).sum();
-    // Names get what is left of 79 columns, and more only if all columns are there.
+    // Names are whole before there are more columns: what is left of the line is theirs.
     let who = if status.is_server { "client/path" } else { "path" };
-    let name = longest.clamp(who.len(), WIDTH - fixed);
+    let name = longest.clamp(who.len(), width.max(WIDTH) - fixed);
     let mut columns: Vec<&Column> = ALWAYS.iter().collect();
     let mut used = fixed + name;
     for column in IF_WIDE {
@@ -112,14 +119,13 @@ pub(crate) fn table(style: Style, status: &Status, width: usize) -> Vec<String> 
         used += column.width;
         columns.push(column);
     }
-    let name = longest.clamp(name, (name + width.saturating_sub(used)).max(name));
     let mut titles = format!("{who:<name$}");
     for column in &columns {
         titles += &format!("{:>width$}", column.title, width = column.width);
     }
     let mut lines = vec![style.paint(Paint::Dim, &titles)];
     for path in &status.paths {
-        let mut line = format!("{:<name$}", clipped(&path.name, name));
+        let mut line = format!("{:<name$}", shortened(&path.name, name));
         for column in &columns {
             // One blank at least between the columns. Colours do not count for the width.
             let cell = clipped(&(column.cell)(path), column.width - 1);
@@ -159,9 +165,17 @@ pub(crate) fn remarks(style: Style, status: &Status, width: usize) -> Vec<String
 }
 
 /// What the columns mean.
-pub(crate) fn legend(style: Style) -> Vec<String> {
-    LEGEND.map(|line| style.paint(Paint::Dim, line)).into()
+pub(crate) fn legend(style: Style, width: usize) -> Vec<String> {
+    let wide = LEGEND_IF_WIDE.iter().filter(|line| terminal::columns(line) <= width);
+    let lines = LEGEND.iter().chain(wide.filter(|_| width > WIDTH + 60));
+    lines.map(|line| style.paint(Paint::Dim, line)).collect()
 }
+
+/// Of the columns that a wide terminal has.
+const LEGEND_IF_WIDE: [&str; 2] = [
+    "only: of a sample of what is sent here and elsewhere, the share that comes here only. lead: by how much it comes sooner here.",
+    "10s: lost in the last 10 s. queue: packets that wait for the rate of the path. packet: the largest that fits, in bytes.",
+];
 
 const LEGEND: [&str; 2] = [
     "> out, < in. lost: of the latest packets. Mbit: per second, in the last second.",
@@ -287,10 +301,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "mpclient 4711: connected, aes-256-gcm, redundant, running for 1d03, version 0.1.0",
+                "mpclient 4711: connected, aes-256-gcm, redundant, running for 1d03",
                 "1 application, listens on 127.0.0.1:3000; to the tunnel 5, from it 6",
                 "path                  state   for     RTT  jitter lost> <lost Mbit> <Mbit first",
-                "bridge1.exampl...        up  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
+                "bridge1...le:4000        up  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
                 "lte                  backup  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
                 "c                 no socket  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
                 "c has no socket: no interface wwan0",
@@ -306,7 +320,7 @@ mod tests {
             assert!(lines.iter().all(|line| line.len() <= width), "{lines:#?}");
         }
         let lines = table(PLAIN, &client(), 200);
-        assert!(lines[0].contains("address") && lines[0].contains("RTT last"), "{}", lines[0]);
+        assert!(lines[0].contains("address") && lines[0].contains("not taken"), "{}", lines[0]);
         assert!(lines[1].starts_with("bridge1.example:4000 "), "{}", lines[1]);
     }
 
