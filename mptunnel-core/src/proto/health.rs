@@ -77,6 +77,12 @@ impl LossEstimate {
     }
 }
 
+/// Whether a round trip means that packets wait, where the shortest one is `least`: a quarter of it
+/// and 5 ms more.
+pub fn is_queue(rtt: Duration, least: Duration) -> bool {
+    rtt > least.mul_f64(1.25).saturating_add(Duration::from_millis(5))
+}
+
 /// `duration` in microseconds, 1 to 71 minutes.
 fn known_us(duration: Duration) -> u32 {
     u32::try_from(micros(duration)).unwrap_or(u32::MAX).max(1)
@@ -172,6 +178,11 @@ impl Health {
     /// The shortest round trip ever seen on this path.
     pub fn min_rtt(&self) -> Option<Duration> {
         duration(self.min_us)
+    }
+
+    /// Whether packets wait in front of the path now.
+    pub fn is_queued(&self) -> bool {
+        is_queue(self.quick_rtt().unwrap_or_default(), self.min_rtt().unwrap_or_default())
     }
 
     /// Jitter of arriving probes, smoothed.

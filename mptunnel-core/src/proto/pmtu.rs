@@ -12,6 +12,9 @@
 //!                              answered (black hole), or it is time to look again       data: ask again
 //! ```
 //!
+//! In front of a path that is full large packets are lost before small ones: nothing is concluded
+//! from that.
+//!
 //! A probe is a PING in a CTRL that is padded to the size; the PONG is small, so only the size on
 //! the way out is tested. DATA uses a size only once a probe of it was answered.
 
@@ -187,8 +190,9 @@ impl Pmtu {
         grows
     }
 
-    /// Does what is due. `busy`: data flows. `patience`: how long an answer may take.
-    pub fn poll(&mut self, now: Time, busy: bool, patience: Duration) -> Step {
+    /// Does what is due. `busy`: data flows. `queued`: packets wait in front of the path, and what
+    /// does not fit is lost, large ones first. `patience`: how long an answer may take.
+    pub fn poll(&mut self, now: Time, busy: bool, queued: bool, patience: Duration) -> Step {
         if self.due > now {
             return Step::default();
         }
@@ -197,18 +201,18 @@ impl Pmtu {
                 self.due = Time::NEVER;
                 Step::default()
             }
-            Phase::Search => self.poll_search(now, busy, patience),
-            Phase::Confirmed => self.poll_confirmed(now, busy, patience),
+            Phase::Search => self.poll_search(now, busy, queued, patience),
+            Phase::Confirmed => self.poll_confirmed(now, busy, queued, patience),
         }
     }
 
-    fn poll_search(&mut self, now: Time, busy: bool, patience: Duration) -> Step {
+    fn poll_search(&mut self, now: Time, busy: bool, queued: bool, patience: Duration) -> Step {
         if self.probing != 0 && self.sent >= SEARCH_PROBES {
             let alive = std::mem::take(&mut self.alive);
             let failed = self.probing;
             (self.probing, self.sent) = (0, 0);
-            if alive == 0 {
-                // The path itself is silent, which says nothing about sizes.
+            if alive == 0 || (queued && failed == self.size) {
+                // The path itself is silent, or full, which says nothing about sizes.
                 self.due = now + CONFIRM_SOON;
                 return Step::default();
             }
@@ -228,11 +232,11 @@ impl Pmtu {
         self.probe(now, SEARCH_PROBES, patience)
     }
 
-    fn poll_confirmed(&mut self, now: Time, busy: bool, patience: Duration) -> Step {
+    fn poll_confirmed(&mut self, now: Time, busy: bool, queued: bool, patience: Duration) -> Step {
         if self.sent >= CONFIRM_PROBES {
             (self.probing, self.sent) = (0, 0);
-            if std::mem::take(&mut self.alive) < SIGNS_OF_LIFE {
-                // The path itself is silent, which says nothing about sizes.
+            if std::mem::take(&mut self.alive) < SIGNS_OF_LIFE || queued {
+                // The path itself is silent, or full, which says nothing about sizes.
                 self.due = now + CONFIRM_SOON;
                 return Step::default();
             }
@@ -245,7 +249,7 @@ impl Pmtu {
             }
             if self.confirmed >= RAISE_AFTER && self.size < self.ceiling {
                 self.search(now, self.ceiling);
-                return self.poll_search(now, busy, patience);
+                return self.poll_search(now, busy, queued, patience);
             }
             (self.probing, self.alive) = (self.size, 0);
         }
@@ -307,13 +311,25 @@ mod tests {
     /// Drives a search over a path that carries `passes` bytes, until `until` ms; how many probes
     /// it took.
     fn run(pmtu: &mut Pmtu, ms: &mut u64, until: u64, passes: u16, alive: bool) -> usize {
+        run_where(false, pmtu, ms, until, passes, alive)
+    }
+
+    /// The same where packets wait, or do not.
+    fn run_where(
+        queued: bool,
+        pmtu: &mut Pmtu,
+        ms: &mut u64,
+        until: u64,
+        passes: u16,
+        alive: bool,
+    ) -> usize {
         let mut probes = 0;
         while *ms < until {
             let now = Time::from_micros(*ms * 1_000);
             if (*ms).is_multiple_of(250) && alive {
                 pmtu.on_answer(now, 0);
             }
-            if let Some(size) = pmtu.poll(now, true, PATIENCE).probe {
+            if let Some(size) = pmtu.poll(now, true, queued, PATIENCE).probe {
                 probes += 1;
                 assert!(usize::from(size) <= usize::from(pmtu.ceiling));
                 if size <= passes {
@@ -357,6 +373,19 @@ mod tests {
         run(&mut pmtu, &mut ms, 7_000, 1_472, true);
         run(&mut pmtu, &mut ms, 20_000, 0, false);
         assert_eq!(pmtu.size(), 1_472);
+    }
+
+    #[test]
+    fn a_path_that_is_full_is_not_taken_for_one_that_swallows_large_packets() {
+        let mut pmtu = Pmtu::new(Time::default(), 1_472, false);
+        let mut ms = 0;
+        run(&mut pmtu, &mut ms, 2_000, 1_472, true);
+
+        run_where(true, &mut pmtu, &mut ms, 60_000, 1_400, true);
+        assert_eq!(pmtu.size(), 1_472);
+
+        run(&mut pmtu, &mut ms, 80_000, 1_400, true);
+        assert!((1_392..=1_400).contains(&pmtu.size()), "{}", pmtu.size());
     }
 
     #[test]

@@ -25,7 +25,7 @@ const MISSES_UNTIL_DOWN: u32 = 3;
 const MISSES_THOUGH_HEARD: u32 = 10;
 /// While a path is in doubt it is asked so many times as often. What is asked between is not missed:
 /// a path that is full loses many PINGs, and one that is dead answers none of ten.
-const IN_DOUBT: u32 = 5;
+const IN_DOUBT: f64 = 5.0;
 /// PINGs on the way of which the answer is still of use: 8 s at the active interval, as long as a
 /// handshake may take, and the first ones of a session.
 const REMEMBERED: usize = 48;
@@ -182,7 +182,7 @@ impl Probe {
         // The first ones are close enough.
         let in_doubt = self.first == 0 && (1..MISSES_UNTIL_DOWN).contains(&self.misses);
         let (between, wait) = if in_doubt {
-            (self.is_between(now, active), interval.min(active / IN_DOUBT))
+            (self.is_between(now, active), interval.min(active.div_f64(IN_DOUBT)))
         } else {
             (false, interval)
         };

@@ -261,7 +261,8 @@ impl Client {
         let mut changed = false;
         for slot in self.open_slots() {
             let Some(path) = self.path_mut(slot).filter(|path| path.up) else { continue };
-            let step = path.pmtu.poll(now, busy, path.probe.answer_within());
+            let (queued, patience) = (path.probe.health.is_queued(), path.probe.answer_within());
+            let step = path.pmtu.poll(now, busy, queued, patience);
             if step.changed {
                 path.use_size();
                 changed = true;

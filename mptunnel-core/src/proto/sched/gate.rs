@@ -11,6 +11,7 @@
 //! ```
 
 use super::{Candidate, Measured};
+use crate::proto::health::is_queue;
 use crate::proto::time::Time;
 use std::time::Duration;
 
@@ -53,10 +54,9 @@ impl Best {
     }
 }
 
-/// Whether packets wait in front of the path: a quarter of the round trip, and 5 ms.
+/// Whether packets wait in front of the path.
 pub(super) fn is_queued(path: &Candidate) -> bool {
-    let least = path.min_rtt.unwrap_or_default();
-    bloat(path) > least.div_f64(4.0).saturating_add(Duration::from_millis(5))
+    is_queue(path.rtt.unwrap_or_default(), path.min_rtt.unwrap_or_default())
 }
 
 /// How much longer a round trip is than the shortest one of the path.

@@ -400,7 +400,8 @@ impl Peer {
             let Some(slot) = self.slots.get_mut(&id).filter(|s| !s.lingered && !s.silent) else {
                 continue;
             };
-            let step = slot.pmtu.poll(now, busy, slot.probe.answer_within());
+            let (queued, patience) = (slot.probe.health.is_queued(), slot.probe.answer_within());
+            let step = slot.pmtu.poll(now, busy, queued, patience);
             changed |= step.changed;
             let Some(size) = step.probe else { continue };
             let ping = slot.probe.padded_ping(now, id, false, index, counts, size);
