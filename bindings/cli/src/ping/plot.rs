@@ -259,7 +259,10 @@ impl Picture<'_> {
             .margin_bottom(10)
             .build_cartesian_2d(0.0..self.span, 0.0..self.top)?;
         for (number, lane) in self.record.lanes.iter().enumerate().take(self.tunnel()) {
-            for outage in &lane.outages {
+            // Of a path that never answered, its strip says so: the shade of all of the picture
+            // would hide the outages of the others.
+            let answered = self.record.summary(number, self.now).answered > 0;
+            for outage in lane.outages.iter().filter(|_| answered) {
                 let until = self.x(outage.until.unwrap_or(self.now));
                 let corners = [(self.x(outage.from), 0.0), (until, self.top)];
                 let shade = self.colour(number).mix(0.13).filled();
@@ -563,6 +566,27 @@ mod tests {
         // In the legend and at its strip.
         assert_eq!(svg.matches("\ntwo\n").count(), 2, "{svg}");
         assert!(svg.contains("\n2.0 s\n") && svg.contains("33.3 % lost"), "the outage");
+    }
+
+    #[test]
+    fn an_outage_is_shaded_unless_the_path_never_answered() {
+        let shades = |record: &Record| {
+            let mut svg = String::new();
+            let size = size_for(3);
+            draw(SVGBackend::with_string(&mut svg, size), record, STEP, STEP * 80).unwrap();
+            svg.matches("opacity=\"0.13\"").count()
+        };
+        let mut dead = Record::new(["one", "dead"].map(str::to_owned), STEP);
+        for round in 0..60 {
+            dead.ask(STEP * round);
+            for lane in [0, 2] {
+                dead.answer(lane, STEP * round, Duration::from_millis(12));
+            }
+        }
+        dead.watch(STEP * 80);
+
+        assert_eq!((dead.lanes[1].outages.len(), shades(&dead)), (1, 0));
+        assert_eq!(shades(&record(60)), 1);
     }
 
     #[test]
