@@ -8,9 +8,11 @@
 )]
 
 mod batch;
+mod crowd;
 mod drive;
 mod library;
 mod load;
+mod look;
 mod machine;
 mod micro;
 mod pipe;
@@ -55,7 +57,7 @@ struct Options {
         long,
         value_enum,
         value_delimiter = ',',
-        default_value = "micro,library,scale,relays,bridges"
+        default_value = "micro,library,scale,look,relays,bridges"
     )]
     only: Vec<Part>,
     /// NAME=COMMAND, another API of the library. The command is run with `--paths N --size N
@@ -113,6 +115,7 @@ enum Part {
     Micro,
     Library,
     Scale,
+    Look,
     Relays,
     Bridges,
 }
@@ -204,6 +207,10 @@ fn bench(options: &Options) -> Result<(), Box<dyn Error>> {
     if wanted(Part::Scale) {
         eprintln!("measuring scale");
         scale::rows(&plan, &mut rows)?;
+    }
+    if wanted(Part::Look) {
+        eprintln!("measuring a look at thousands of sessions");
+        look::rows(&plan, &mut rows)?;
     }
     let files = tempfile::tempdir()?;
     let programs = relays::Place { bin: &options.bin, files: files.path() };
