@@ -2,6 +2,7 @@
 //! The server's end: many clients behind one port.
 
 mod look;
+mod seen;
 
 use crate::handler::{Delivery, Handler};
 use crate::hook::SocketHook;
@@ -26,6 +27,7 @@ use crate::setup::{self, OwnKey};
 use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
+use seen::Seen;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -55,8 +57,10 @@ pub struct Server {
     local: Vec<SocketAddr>,
     settings: Mutex<Settings>,
     key_ids: Vec<String>,
-    /// What its clients' paths had counted a while ago.
+    /// What its clients' paths had counted a while ago. Locked after `seen`.
     trend: Mutex<Trend>,
+    /// Its clients as the last snapshot saw them.
+    seen: Mutex<Seen>,
 }
 
 /// What a server speaks, decided when it is bound and for good.
@@ -226,8 +230,8 @@ impl ServerBuilder {
             }
         };
         let settings = Mutex::new(self.settings);
-        let (batch, trend) = (Mutex::default(), Mutex::default());
-        Ok(Server { io, inbox, batch, local, settings, key_ids, trend })
+        let (batch, trend, seen) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Server { io, inbox, batch, local, settings, key_ids, trend, seen })
     }
 }
 

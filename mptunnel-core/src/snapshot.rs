@@ -16,6 +16,7 @@ use crate::{PathId, PeerId};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// What an endpoint looks like at one moment.
@@ -32,8 +33,9 @@ pub struct Snapshot {
     pub stats: Stats,
     /// The paths of a client; none at a server.
     pub paths: Vec<PathInfo>,
-    /// The clients of a server, with their paths; none at a client.
-    pub peers: Vec<PeerInfo>,
+    /// The clients of a server, with their paths, in the order in which they came; none at a
+    /// client. Shared with the server, which uses the memory again once all snapshots are dropped.
+    pub peers: Arc<Vec<PeerInfo>>,
     /// The tunnel of a client as a whole; each of a server's [`peers`](Self::peers) has its own.
     pub session: SessionInfo,
     /// What the relay around it has carried, if there is one.
@@ -137,7 +139,7 @@ impl Snapshot {
             text.family("mptunnel_peers", "gauge", "Clients that are connected.")
                 .sample(&[], count_of(self.peers.len() as u64));
             text.family("mptunnel_peer_restarts_total", "counter", "Restarts of a client.");
-            for peer in &self.peers {
+            for peer in self.peers.iter() {
                 let id = peer.id.to_string();
                 text.sample(&[("peer", &id)], f64::from(peer.restarts));
             }
@@ -644,8 +646,8 @@ mod tests {
             session: session.clone(),
         };
         let (paths, peers) = match role {
-            Role::Client => (vec![path(7, "a\"b\\c")], vec![]),
-            Role::Server => (vec![], vec![peer]),
+            Role::Client => (vec![path(7, "a\"b\\c")], Arc::default()),
+            Role::Server => (vec![], Arc::new(vec![peer])),
         };
         let relay = Some(RelayStats { flows: 2, to_tunnel: 7, ..RelayStats::default() });
         let (version, key_ids) = ("1.2.3", vec!["ab".into()]);

@@ -15,13 +15,21 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 pub(crate) use sync::{RwLockReadGuard, RwLockWriteGuard};
 
 /// A value that one thread at a time may use.
 #[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(sync::Mutex<T>);
+pub(crate) struct Mutex<T> {
+    inner: sync::Mutex<T>,
+    /// Threads that wait for it.
+    waiting: AtomicU32,
+}
+
+/// Turns that [`Mutex::give_way`] takes at most: some milliseconds.
+const GIVEN: usize = 1_000;
 
 /// The right to use the value of a [`Mutex`].
 #[derive(Debug)]
@@ -32,11 +40,33 @@ pub(crate) struct MutexGuard<'a, T> {
 
 impl<T> Mutex<T> {
     pub(crate) const fn new(value: T) -> Self {
-        Mutex(sync::Mutex::new(value))
+        Mutex { inner: sync::Mutex::new(value), waiting: AtomicU32::new(0) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard { guard: Some(self.0.lock().unwrap_or_else(sync::PoisonError::into_inner)) }
+        let guard = match self.inner.try_lock() {
+            Ok(guard) => guard,
+            Err(sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(sync::TryLockError::WouldBlock) => {
+                self.waiting.fetch_add(1, Relaxed);
+                let guard = self.inner.lock().unwrap_or_else(sync::PoisonError::into_inner);
+                self.waiting.fetch_sub(1, Relaxed);
+                guard
+            }
+        };
+        MutexGuard { guard: Some(guard) }
+    }
+
+    /// Lets those have it who wait for it, between two times that this thread needs it: one that
+    /// sleeps takes longer to wake up than it takes to lock it again. Returns at once if nobody
+    /// waits, and in time if one waits for ever, such as a thread that a fork left behind.
+    pub(crate) fn give_way(&self) {
+        for _ in 0..GIVEN {
+            if self.waiting.load(Relaxed) == 0 {
+                break;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -151,6 +181,29 @@ mod tests {
         *lock.1.write() += 1;
 
         assert_eq!((*lock.0.lock(), *lock.1.read()), (2, 2));
+    }
+
+    #[test]
+    fn whoever_waits_for_a_lock_gets_it_before_one_who_gives_way_has_it_again() {
+        const ROUNDS: i32 = 50;
+        let mut in_turn = 0;
+        for _ in 0..ROUNDS {
+            let lock = Arc::new(Mutex::new(0));
+            lock.give_way();
+            let guard = lock.lock();
+            let other = lock.clone();
+            let waiter = std::thread::spawn(move || *other.lock() += 1);
+            while lock.waiting.load(Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            drop(guard);
+            lock.give_way();
+            in_turn += *lock.lock();
+            waiter.join().unwrap();
+            assert_eq!((*lock.lock(), lock.waiting.load(Relaxed)), (1, 0));
+        }
+        // A machine that is busy otherwise may wake it late.
+        assert!(in_turn > ROUNDS / 2, "{in_turn}");
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl Mark {
 }
 
 impl Trend {
+    /// Whether what paths have counted is to be remembered now.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.moments.back().is_none_or(|newest| now.since(newest.at) >= EVERY)
+    }
+
     /// Tells each of all paths what changed lately, and remembers what they have counted now.
     /// `paths` come in the order of peers and, within one, of paths.
     pub(crate) fn note<'p>(
@@ -80,7 +85,7 @@ impl Trend {
         while self.moments.front().is_some_and(|oldest| now.since(oldest.at) > TEN_AT_MOST) {
             self.moments.pop_front();
         }
-        let is_due = self.moments.back().is_none_or(|newest| now.since(newest.at) >= EVERY);
+        let is_due = self.is_due(now);
         let mut marks = Vec::new();
         let [mut second, mut ten] = self.cursors(now);
         for (peer, path) in paths {

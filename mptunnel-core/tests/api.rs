@@ -9,8 +9,8 @@
 
 use mptunnel_core::options::Role;
 use mptunnel_core::{
-    Config, Datagram, Endpoint, Error, Event, Handler, PathId, PathInfo, PeerId, SendOptions,
-    Server, SocketHook, Source, Tunnel,
+    Config, Datagram, Endpoint, Error, Event, Handler, PathId, PathInfo, PeerId, PeerInfo,
+    SendOptions, Server, Snapshot, SocketHook, Source, Tunnel,
 };
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -651,4 +651,57 @@ fn a_snapshot_agrees_with_itself_while_traffic_flows() {
     }
     over.store(true, Relaxed);
     sending.join().unwrap();
+}
+
+#[test]
+fn snapshots_of_a_server_follow_its_clients_though_they_look_at_few_of_them() {
+    let (server, port) = server();
+    assert_eq!(server.snapshot().peers.len(), 0);
+    let mut tunnels: Vec<Tunnel> = (0..3).map(|_| tunnel(port, 1)).collect();
+    let paths = |peers: &[PeerInfo]| peers.iter().map(|p| p.paths.len()).collect::<Vec<_>>();
+    wait_for(|| server.snapshot().peers.iter().filter(|peer| peer.paths[0].up).count() == 3);
+    let old = server.snapshot();
+    let received = |index: usize| server.snapshot().peers[index].traffic.received;
+
+    // Datagrams of an idle client, a new path, another policy.
+    let before = received(1);
+    for _ in 0..100 {
+        tunnels[1].send(b"x").unwrap();
+    }
+    wait_for(|| received(1) >= before + 100);
+    wait_for(|| received(1) == server.peers()[1].traffic.received);
+    tunnels[2].add_path(&format!("to=127.0.0.1:{port}")).unwrap();
+    wait_for(|| paths(&server.snapshot().peers) == [1, 1, 2]);
+    server.set("mode", "fastest").unwrap();
+    assert!(server.snapshot().peers.iter().all(|peer| peer.mode == "fastest"));
+    assert_eq!(server.snapshot().peers[0].mode, server.peers()[0].mode);
+
+    // Time passes for who keeps still.
+    let since = |snapshot: &Snapshot| snapshot.peers[0].paths[0].since;
+    wait_for(|| since(&server.snapshot()) > since(&old) + Duration::from_secs(1));
+    let (seen, now) = (server.snapshot(), server.peers());
+    assert!(now[0].paths[0].since < since(&seen) + Duration::from_millis(1_500));
+
+    // Clients go and come; sums never fall.
+    server.dismiss(old.peers[1].id);
+    tunnels.remove(1).close();
+    let (mut last, mut joined) = (old.stats.traffic.received, false);
+    wait_for(|| {
+        let all = server.snapshot();
+        assert!(all.stats.traffic.received >= last, "{all:?}");
+        last = all.stats.traffic.received;
+        if all.peers.len() == 2 && !joined {
+            tunnels.push(tunnel(port, 1));
+            joined = true;
+        }
+        joined && all.peers.len() == 3
+    });
+    let (seen, now) = (server.snapshot(), server.peers());
+    let ids = |peers: &[PeerInfo]| peers.iter().map(|peer| peer.id).collect::<Vec<_>>();
+    assert_eq!(ids(&seen.peers), ids(&now));
+    assert_eq!(paths(&seen.peers), [1, 2, 1]);
+
+    // Who still has a snapshot sees what it was.
+    assert_eq!((old.peers.len(), paths(&old.peers)), (3, vec![1, 1, 1]));
+    assert!(old.peers[1].traffic.received <= before);
 }

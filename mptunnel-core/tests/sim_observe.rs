@@ -164,3 +164,37 @@ fn losses_of_the_last_second_the_last_ten_and_all_are_what_the_link_lost() {
         assert_eq!((told.last_1s.sent, told.last_10s.sent), (0, 0), "it is idle");
     }
 }
+
+#[test]
+fn whoever_looks_is_told_to_whom_something_happened_and_nobody_is_remembered_for_ever() {
+    let (mut world, server, client) = tunnel(1, 2, 20 * MS);
+    let other = world.add_client(server, vec![PathSpec::rtt(20 * MS)], client_config);
+    let touched = |w: &mut World| {
+        let server = w.server_mut(server).server_mut().expect("it runs");
+        server.take_touched().map(|touched| (touched.changed, touched.gone))
+    };
+    world.start_all();
+    world.run_for(2 * S);
+    let ids = [client, other].map(|c| world.server(server).peer_of(c).expect("it is known"));
+    assert_eq!(touched(&mut world), None, "nobody has looked");
+    assert_eq!(touched(&mut world), Some((vec![], vec![])));
+
+    // Probes, every five seconds.
+    world.run_for(12 * S);
+    let (mut changed, gone) = touched(&mut world).expect("somebody has looked");
+    changed.sort_unstable();
+    assert_eq!((changed, gone), (ids.to_vec(), vec![]));
+
+    world.stop_client(other);
+    world.run_for(4 * S);
+    let (changed, gone) = touched(&mut world).expect("somebody has looked");
+    assert!(changed.contains(&ids[1]) && gone == [ids[1]], "{changed:?} {gone:?}");
+
+    for _ in 0..80 {
+        world.start_client(other);
+        world.run_for(200 * MS);
+        world.stop_client(other);
+        world.run_for(3 * S);
+    }
+    assert_eq!(touched(&mut world), None, "nobody has looked for long");
+}

@@ -3,6 +3,7 @@
 
 use super::{End, Server};
 use crate::io::clock;
+use crate::io::server::ServerShared;
 use crate::options::Role;
 use crate::proto::arrivals::Observed;
 use crate::proto::route::PathCounts;
@@ -11,11 +12,27 @@ use crate::proto::time::Time;
 use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PathState, PeerInfo, SessionInfo, Stats, Traffic, Worth};
 use crate::{Error, PathId, PeerId};
+use std::sync::Arc;
 
 impl Server {
-    /// All clients, in the order in which they came; none in a forked child.
+    /// All clients, in the order in which they came; none in a forked child. Looks at each of them:
+    /// [`snapshot`](Self::snapshot) is cheaper.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        self.look().0
+        if self.io.is_forked() {
+            return Vec::new();
+        }
+        let now = clock::now();
+        let mut peers: Vec<PeerInfo> = match &self.io {
+            End::Ours(io) => at_each(&io.shared, |peer| {
+                let mut info = PeerInfo::default();
+                see(now, peer, &mut info);
+                info
+            }),
+            End::Legacy(io) => io.peers(),
+        };
+        peers.sort_by_key(|peer| peer.id);
+        self.trend.lock().note(now, peers.iter_mut().flat_map(paths_of));
+        peers
     }
 
     /// How many clients are connected.
@@ -32,34 +49,6 @@ impl Server {
         })
     }
 
-    /// All clients, and what they and those that are gone have counted, in one pass.
-    fn look(&self) -> (Vec<PeerInfo>, Traffic) {
-        if self.io.is_forked() {
-            return Default::default();
-        }
-        let now = clock::now();
-        let (mut peers, counts) = match &self.io {
-            End::Ours(io) => {
-                let server = io.shared.control.lock();
-                let mut counts = server.gone();
-                let info = |peer: &Peer| {
-                    let (info, its) = info_of(now, peer);
-                    counts += its;
-                    info
-                };
-                (server.peers().map(info).collect(), counts)
-            }
-            End::Legacy(io) => (io.peers(), io.counts()),
-        };
-        peers.sort_by_key(|peer| peer.id);
-        let paths = peers.iter_mut().flat_map(|peer| {
-            let id = peer.id;
-            peer.paths.iter_mut().map(move |path| (id, path))
-        });
-        self.trend.lock().note(now, paths);
-        (peers, Traffic::of(counts))
-    }
-
     /// One client.
     ///
     /// # Errors
@@ -71,7 +60,12 @@ impl Server {
         let now = clock::now();
         let info = match &self.io {
             End::Ours(io) => {
-                io.shared.control.lock().peer(peer.client()).map(|p| info_of(now, p).0)
+                let mut info = PeerInfo::default();
+                let server = io.shared.control.lock();
+                server.peer(peer.client()).map(|peer| {
+                    see(now, peer, &mut info);
+                    info
+                })
             }
             End::Legacy(io) => io.peers().into_iter().find(|info| info.id == peer.client()),
         };
@@ -96,8 +90,13 @@ impl Server {
         }
         let (has_peers, counts) = match &self.io {
             End::Ours(io) => {
+                let each = at_each(&io.shared, |peer| (peer.id, peer.counts()));
                 let server = io.shared.control.lock();
-                (server.peer_count() > 0, server.counts())
+                let mut counts = server.gone();
+                // Those that went meanwhile are among the ones that are gone.
+                let stay = each.iter().filter(|(id, _)| server.peer(*id).is_some());
+                stay.for_each(|(_, its)| counts += *its);
+                (server.peer_count() > 0, counts)
             }
             End::Legacy(io) => (io.is_ready(), io.counts()),
         };
@@ -130,8 +129,20 @@ impl Server {
     }
 
     /// Everything that can be seen of the server.
+    ///
+    /// Looks only at clients to whom something happened since the last snapshot: of the others, all
+    /// durations ([`PathInfo::since`], and what changed lately) are up to a second old. Cheapest
+    /// once the last snapshot was dropped, whose memory is used again.
     pub fn snapshot(&self) -> Snapshot {
-        let (peers, traffic) = self.look();
+        let (peers, traffic) = match &self.io {
+            _ if self.io.is_forked() => Default::default(),
+            End::Ours(io) => {
+                let mut seen = self.seen.lock();
+                let mut trend = self.trend.lock();
+                seen.look(clock::now(), &io.shared, &mut trend)
+            }
+            End::Legacy(io) => (Arc::new(self.peers()), Traffic::of(io.counts())),
+        };
         Snapshot {
             role: Role::Server,
             version: env!("CARGO_PKG_VERSION"),
@@ -145,30 +156,54 @@ impl Server {
     }
 }
 
-/// A client, and what it has counted.
-fn info_of(now: Time, peer: &Peer) -> (PeerInfo, PathCounts) {
-    let mut counts = peer.gone();
-    let path = |slot: &Slot| {
-        let (info, its) = path_of(now, peer, slot);
-        counts += its;
-        info
-    };
-    let paths: Vec<PathInfo> = peer.slots().map(path).collect();
-    let session = SessionInfo::new(counts, peer.session_counts(), &paths, peer.observed());
-    let info = PeerInfo {
-        id: peer.id,
-        restarts: peer.epoch,
-        session: SessionInfo { rekeys: peer.rekeys, peer_restarts: peer.epoch, ..session },
-        paths,
-        traffic: Traffic::of(counts),
-        cipher: peer.current.cipher().name(),
-        mode: peer.agreement().policy().mode.word(),
-        window: peer.current.window_bits(),
-    };
-    (info, counts)
+/// Clients that are looked at under one lock, for some tenths of a millisecond: others, who may have
+/// packets to answer, wait for no longer.
+pub(super) const AT_ONCE: usize = 64;
+
+/// Looks at all clients that there are now, in no order.
+fn at_each<T>(shared: &ServerShared, look: impl Fn(&Peer) -> T) -> Vec<T> {
+    let ids: Vec<PeerId> = shared.control.lock().peers().map(|peer| peer.id).collect();
+    let mut all = Vec::with_capacity(ids.len());
+    for some in ids.chunks(AT_ONCE) {
+        {
+            let server = shared.control.lock();
+            all.extend(some.iter().filter_map(|id| server.peer(*id)).map(&look));
+        }
+        shared.control.give_way();
+    }
+    all
 }
 
-fn path_of(now: Time, peer: &Peer, slot: &Slot) -> (PathInfo, PathCounts) {
+/// The paths of a client, for the trend.
+pub(super) fn paths_of(peer: &mut PeerInfo) -> impl Iterator<Item = (PeerId, &mut PathInfo)> {
+    let id = peer.id;
+    peer.paths.iter_mut().map(move |path| (id, path))
+}
+
+/// Looks at a client; what it has counted.
+pub(super) fn see(now: Time, peer: &Peer, info: &mut PeerInfo) -> PathCounts {
+    let mut counts = peer.gone();
+    let mut number = 0;
+    for slot in peer.slots() {
+        if info.paths.len() == number {
+            info.paths.push(PathInfo { slot: u8::MAX, ..PathInfo::default() });
+        }
+        counts += see_path(now, peer, slot, &mut info.paths[number]);
+        number += 1;
+    }
+    info.paths.truncate(number);
+    let session = SessionInfo::new(counts, peer.session_counts(), &info.paths, peer.observed());
+    info.id = peer.id;
+    info.restarts = peer.epoch;
+    info.session = SessionInfo { rekeys: peer.rekeys, peer_restarts: peer.epoch, ..session };
+    info.traffic = Traffic::of(counts);
+    info.cipher = peer.current.cipher().name();
+    info.mode = peer.agreement().policy().mode.word();
+    info.window = peer.current.window_bits();
+    counts
+}
+
+fn see_path(now: Time, peer: &Peer, slot: &Slot, info: &mut PathInfo) -> PathCounts {
     let (state, reason) = match slot {
         Slot { active: None, .. } => (PathState::Starting, "its address is not proven yet".into()),
         Slot { silent: true, last_heard, .. } => {
@@ -180,10 +215,15 @@ fn path_of(now: Time, peer: &Peer, slot: &Slot) -> (PathInfo, PathCounts) {
     let score = |of: fn(&Observed, u8) -> _| {
         peer.observed().map_or_else(Worth::default, |observed| Worth::of(of(observed, slot.id)))
     };
-    let mut info = PathInfo {
+    // Who looks again and again makes no new text of what stays.
+    let name = match info.slot == slot.id {
+        true => std::mem::take(&mut info.name),
+        false => format!("path {}", slot.id),
+    };
+    *info = PathInfo {
         id: PathId::of_slot(slot.id),
         slot: slot.id,
-        name: format!("path {}", slot.id),
+        name,
         up: state == PathState::Up,
         state,
         reason,
@@ -199,5 +239,5 @@ fn path_of(now: Time, peer: &Peer, slot: &Slot) -> (PathInfo, PathCounts) {
     info.measure(now, &slot.probe.health);
     let counts = peer.slot_counts(slot);
     info.count(counts);
-    (info, counts)
+    counts
 }

@@ -12,6 +12,7 @@ use crate::proto::time::Time;
 use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PathState, SessionInfo, Stats, Traffic, Worth};
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Tunnel {
@@ -24,7 +25,7 @@ impl Tunnel {
             key_ids: vec![self.key_id.clone()],
             stats: seen.stats,
             paths: seen.paths,
-            peers: Vec::new(),
+            peers: Arc::default(),
             session: seen.session,
             relay: None,
         }

@@ -34,6 +34,7 @@ impl Server {
             return;
         }
         let id = PeerId(session.peer());
+        self.touch(id);
         // What an earlier process of the client said has no effect any more.
         let counts = |p: &Peer| p.is_of_this_boot(session) && p.leaves_at.is_none();
         if !self.peers.get(&id).is_some_and(counts) {

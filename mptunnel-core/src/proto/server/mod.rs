@@ -69,6 +69,9 @@ pub struct Server {
     refusals: PerSecond,
     /// What peers counted that are gone.
     gone: PathCounts,
+    /// To whom something happened since somebody last looked; `None` if nobody did, or not for
+    /// long.
+    touched: Option<Touched>,
     closing: bool,
 
     transmits: VecDeque<Transmit>,
@@ -82,6 +85,15 @@ pub(crate) enum PeerKey {
     Psk([u8; 8], [u8; 16]),
     /// The client's public key.
     Static(PublicKey),
+}
+
+/// Peers to whom something happened other than that datagrams passed.
+#[derive(Debug, Default)]
+pub struct Touched {
+    /// Each at most once; some may be gone.
+    pub changed: Vec<PeerId>,
+    /// Those that are gone.
+    pub gone: Vec<PeerId>,
 }
 
 /// A session of which no packet has been seen yet. A replayed INIT never gets further.
@@ -122,6 +134,7 @@ impl Server {
             unknown_keys: PerSecond::default(),
             refusals: PerSecond::default(),
             gone: PathCounts::default(),
+            touched: None,
             closing: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -154,6 +167,47 @@ impl Server {
     /// What was sent and received by peers that are gone.
     pub fn gone(&self) -> PathCounts {
         self.gone
+    }
+
+    /// To whom something happened since this was last called: their paths, measurements, counts of
+    /// control packets. Whose datagrams pass is not among them. `None` if all have to be looked at.
+    pub fn take_touched(&mut self) -> Option<Touched> {
+        let touched = self.touched.replace(Touched::default());
+        match &touched {
+            Some(touched) => {
+                for id in &touched.changed {
+                    if let Some(peer) = self.peers.get_mut(id) {
+                        peer.touched = false;
+                    }
+                }
+            }
+            None => self.peers.values_mut().for_each(|peer| peer.touched = false),
+        }
+        touched
+    }
+
+    /// The peers that went since [`take_touched`](Self::take_touched) was called, or this. `None`
+    /// if so many did that they were not counted.
+    pub fn take_gone(&mut self) -> Option<Vec<PeerId>> {
+        self.touched.as_mut().map(|touched| std::mem::take(&mut touched.gone))
+    }
+
+    /// Something happened to a peer.
+    fn touch(&mut self, id: PeerId) {
+        if let (Some(touched), Some(peer)) = (&mut self.touched, self.peers.get_mut(&id))
+            && !std::mem::replace(&mut peer.touched, true)
+        {
+            touched.changed.push(id);
+            self.bound_touched();
+        }
+    }
+
+    /// Nobody has looked for so long that looking at all is less than to remember.
+    fn bound_touched(&mut self) {
+        let most = self.peers.len().saturating_add(64);
+        if self.touched.as_ref().is_some_and(|t| t.changed.len().max(t.gone.len()) > most) {
+            self.touched = None;
+        }
     }
 
     /// How many peers there are.
@@ -214,6 +268,7 @@ impl Server {
                 peer.agreement.set(policy);
                 peer.publish(now);
             }
+            self.touch(id);
         }
     }
 
@@ -258,12 +313,17 @@ impl Server {
         if flow == FLOW_ALL || peer.flows_closed.take(now, CLOSES_PER_S) {
             let frames = FrameList::new().push(Frame::Close { code, flow });
             peer.send_everywhere(now, frames, &mut self.transmits);
+            self.touch(id);
         }
     }
 
     fn remove_peer(&mut self, id: PeerId, why: PeerGoneReason) {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.gone += peer.counts();
+        if let Some(touched) = &mut self.touched {
+            touched.gone.push(id);
+            self.bound_touched();
+        }
         self.by_key.remove(&peer.key);
         self.deadlines.remove(&(peer.deadline, id));
         for session in peer.sessions() {
@@ -280,6 +340,7 @@ impl Server {
 
     /// Puts the peer where it belongs in the queue of deadlines.
     fn reschedule(&mut self, id: PeerId) {
+        self.touch(id);
         let timeout = self.config.session_timeout;
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let due = peer.next_deadline(timeout);

@@ -63,6 +63,8 @@ pub struct Peer {
     moved: Vec<(u8, SocketAddr)>,
     /// What a sample of the datagrams told about the paths.
     pub(super) observed: Option<Box<Observed>>,
+    /// Something happened to it since somebody last looked.
+    pub(super) touched: bool,
 }
 
 struct Previous {
@@ -104,6 +106,7 @@ impl Peer {
             selector: Selector::default(),
             moved: Vec::new(),
             observed: None,
+            touched: false,
         }
     }
 
