@@ -27,6 +27,13 @@ use std::time::Duration;
 const BURST: Duration = Duration::from_millis(5);
 /// Bytes that the bucket holds at least: one packet of Ethernet's size.
 const LEAST_BURST: u64 = 1_500;
+/// Bytes that wait at most on a path whose rate somebody else names, with 24 for each packet: 84 ms
+/// at 100 Mbit/s.
+const GUEST_MOST: usize = 1 << 20;
+/// Bytes that further pieces of datagrams may take beyond that: two of the largest datagrams.
+const PIECES_MOST: usize = 128 << 10;
+/// Bytes of memory that an empty queue keeps.
+const EMPTY_MOST: usize = 128 << 10;
 /// Bytes of headers that a link carries with each packet: IPv4 and UDP.
 const HEADERS: u64 = 28;
 
@@ -40,6 +47,8 @@ struct State {
     byte_ns_16: u64,
     burst_ns: u64,
     bound: Duration,
+    /// Bytes that the queue may take.
+    most: usize,
     /// When the bucket would be full again, in nanoseconds.
     full_at: u64,
     queue: VecDeque<Queued>,
@@ -67,8 +76,8 @@ pub enum Part {
     Next,
 }
 
-/// What waits on a path whose rate is known (word `rate`), so that it leaves no faster than the link
-/// carries it.
+/// What waits on a path whose rate is known (word `rate` at a client, `rate-down` at the server), so
+/// that it leaves no faster than the link carries it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Queue {
@@ -77,7 +86,7 @@ pub struct Queue {
     /// Bytes of these: UDP payload.
     pub bytes: u64,
     /// How long a packet that is sent now would wait. One that would for longer than the bound
-    /// (50 ms) is dropped, and counted among those that the path did not take.
+    /// (option `path-queue`, 50 ms) is dropped, and counted among those that the path did not take.
     pub delay: Duration,
 }
 
@@ -100,18 +109,27 @@ impl Pace {
             byte_ns_16: 0,
             burst_ns: 0,
             bound,
+            most: usize::MAX,
             full_at: 0,
             queue: VecDeque::new(),
             queued_ns: 0,
             bytes: VecDeque::new(),
         };
-        state.set_rate(rate);
+        state.set_rate(Time::default(), rate);
         Pace { state: Mutex::new(state) }
     }
 
+    /// As [`new`](Self::new), for a rate that somebody else names: what waits takes no more than a
+    /// fixed amount of memory, whatever the rate is.
+    pub fn for_a_guest(rate: u64, bound: Duration) -> Self {
+        let mut pace = Pace::new(rate, bound);
+        pace.state.get_mut().most = GUEST_MOST;
+        pace
+    }
+
     /// Packets leave at this rate from now on, in bytes per second; those that wait as well.
-    pub fn set_rate(&self, rate: u64) {
-        self.state.lock().set_rate(rate);
+    pub fn set_rate(&self, now: Time, rate: u64) {
+        self.state.lock().set_rate(now, rate);
     }
 
     /// May `packet`, sealed under `session`, leave now? If not it is copied, and given back by
@@ -124,7 +142,7 @@ impl Pace {
             return Offer::Now;
         }
         let wait = Duration::from_nanos(state.wait(now));
-        if wait > state.bound && part == Part::First {
+        if wait > state.bound && part == Part::First || !state.has_room(packet.len(), part) {
             return Offer::Dropped;
         }
         // The timer may be late, and by so much a packet may be as well.
@@ -136,11 +154,14 @@ impl Pace {
         Offer::Queued
     }
 
-    /// A packet of `len` bytes leaves that waits for nobody: CTRL.
+    /// A packet of `len` bytes leaves that waits for nobody: CTRL. Where it alone takes more than
+    /// the rate, that is not held against what comes later for longer than the bound.
     pub fn charge(&self, now: Time, len: usize) {
         let mut state = self.state.lock();
         let takes = state.takes_packet(len);
+        let (before, most) = (state.full_at, state.burst_ns.saturating_add(nanos(state.bound)));
         state.leave(now, takes);
+        state.full_at = state.full_at.min(since_start(now).saturating_add(most)).max(before);
     }
 
     /// Gives back, in `packet`, the next one of those that wait, if it may leave now, and the session
@@ -161,8 +182,26 @@ impl Pace {
         if !is_late {
             packet.extend(bytes);
             state.leave(now, takes);
+        } else {
+            drop(bytes);
+        }
+        if state.queue.is_empty() {
+            // What rounding has left of it.
+            state.queued_ns = 0;
+            state.give_memory_back();
         }
         Some(session)
+    }
+
+    /// Forgets what waits, as what the path `slot` did not take: it leads nowhere any more.
+    pub fn give_up(&self, slot: u8) {
+        let mut state = self.state.lock();
+        for queued in state.queue.drain(..) {
+            queued.session.path(slot).on_send_dropped(1);
+        }
+        state.bytes.clear();
+        state.queued_ns = 0;
+        state.give_memory_back();
     }
 
     /// When the next packet may leave; `None` if none waits.
@@ -190,12 +229,19 @@ impl Pace {
 }
 
 impl State {
-    fn set_rate(&mut self, rate: u64) {
+    fn set_rate(&mut self, now: Time, rate: u64) {
         // Above 2^46 bytes per second a byte takes no time.
-        self.byte_ns_16 = (1_000_000_000u64 << 16).checked_div(rate).unwrap_or(u64::MAX);
+        let byte_ns_16 = (1_000_000_000u64 << 16).checked_div(rate).unwrap_or(u64::MAX);
+        let before = u128::from(std::mem::replace(&mut self.byte_ns_16, byte_ns_16));
+        // What has left at the rate before, and what waits, is as many bytes as it was.
+        let scaled = |ns: u64| {
+            let ns = u128::from(ns).saturating_mul(byte_ns_16.into());
+            u64::try_from(ns.checked_div(before).unwrap_or(0)).unwrap_or(u64::MAX)
+        };
+        let debt = self.full_at.saturating_sub(since_start(now));
+        self.full_at = since_start(now).saturating_add(scaled(debt));
+        self.queued_ns = scaled(self.queued_ns);
         self.burst_ns = nanos(BURST).max(self.takes(LEAST_BURST));
-        let queued = self.queue.iter().map(|queued| self.takes_packet(queued.len));
-        self.queued_ns = queued.fold(0, u64::saturating_add);
     }
 
     fn takes_packet(&self, len: usize) -> u64 {
@@ -205,6 +251,22 @@ impl State {
     fn takes(&self, bytes: u64) -> u64 {
         let ns = u128::from(bytes).saturating_mul(u128::from(self.byte_ns_16)) >> 16;
         u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the queue has memory for a packet. Further pieces have some of their own.
+    fn has_room(&self, len: usize, part: Part) -> bool {
+        let records = self.queue.len().saturating_add(1).saturating_mul(size_of::<Queued>());
+        let more = if part == Part::Next { PIECES_MOST } else { 0 };
+        self.bytes.len().saturating_add(len).saturating_add(records)
+            <= self.most.saturating_add(more)
+    }
+
+    /// An empty queue holds no memory for the full one that it was.
+    fn give_memory_back(&mut self) {
+        if self.bytes.capacity() > EMPTY_MOST {
+            self.bytes = VecDeque::new();
+            self.queue = VecDeque::new();
+        }
     }
 
     fn may_leave(&self, now: Time) -> bool {
@@ -341,9 +403,62 @@ mod tests {
         let now = Time::from_micros(0);
         while pace.offer(now, &session, &[0; 1_222], Part::First) != Offer::Dropped {}
         assert!(pace.queue(now) > BOUND);
-        pace.set_rate(1_250_000);
+        pace.set_rate(now, 1_250_000);
         assert!(pace.queue(now) < Duration::from_millis(30));
         assert_eq!(pace.offer(now, &session, &[0; 1_222], Part::First), Offer::Queued);
+    }
+
+    #[test]
+    fn what_left_at_a_slow_rate_does_not_hold_up_a_faster_one() {
+        let pace = Pace::new(1_250, BOUND);
+        let session = Arc::new(end(1, 2, false));
+        let mut now = Time::from_micros(0);
+        // More CTRL than the rate, for a minute.
+        for _ in 0..600 {
+            now = now + Duration::from_millis(100);
+            pace.charge(now, 472);
+        }
+        assert!(pace.queue(now) <= BOUND, "{:?}", pace.queue(now));
+        // Two packets, of which each takes a second.
+        while pace.offer(now, &session, &[0; 1_222], Part::First) == Offer::Now {}
+        pace.set_rate(now, 1_250_000);
+
+        assert_eq!(pace.queue(now), Duration::ZERO);
+        pace.set_rate(now, 1_250);
+        assert!(pace.queue(now) < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_guest_fills_a_fixed_amount_of_memory_whatever_rate_he_names() {
+        let now = Time::from_micros(0);
+        for (rate, size) in [(12_500_000, 36), (125_000_000, 1_222), (u64::MAX >> 20, 9_000)] {
+            let session = Arc::new(end(1, 2, false));
+            let pace = Pace::for_a_guest(rate, Duration::from_secs(1));
+            // The clock stands still, so all but a burst waits.
+            pace.state.lock().full_at = 1 << 40;
+            pace.state.lock().bound = Duration::from_secs(1 << 20);
+            let mut count = 0;
+            while pace.offer(now, &session, &vec![0; size], Part::First) == Offer::Queued {
+                count += 1;
+            }
+            let held = |pace: &Pace| {
+                let state = pace.state.lock();
+                state.bytes.len() + state.queue.len() * size_of::<Queued>()
+            };
+            assert!(held(&pace) <= GUEST_MOST && held(&pace) > GUEST_MOST / 8 * 7, "{rate}");
+            while pace.offer(now, &session, &vec![0; size], Part::Next) == Offer::Queued {
+                count += 1;
+            }
+            assert!(held(&pace) <= GUEST_MOST + PIECES_MOST, "{rate}");
+
+            pace.give_up(7);
+            assert_eq!(session.path(7).counts().tx_dropped, count);
+            assert_eq!((held(&pace), pace.deadline()), (0, None));
+            assert!(pace.state.lock().bytes.capacity() <= EMPTY_MOST);
+            pace.give_up(7);
+            assert_eq!(session.path(7).counts().tx_dropped, count);
+            assert_eq!(pace.offer(now, &session, &[0; 100], Part::First), Offer::Queued);
+        }
     }
 
     #[test]

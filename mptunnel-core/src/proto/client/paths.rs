@@ -214,12 +214,21 @@ impl Client {
     pub fn set_path(&mut self, now: Time, id: PathId, settings: PathSettings) -> bool {
         let bound = self.config.common.path_queue;
         let Some(path) = self.find_mut(id) else { return false };
-        match (settings.rate, &path.pace) {
-            (Some(rate), Some(pace)) => pace.set_rate(rate),
-            (rate, _) => path.pace = rate.map(|rate| Arc::new(Pace::new(rate, bound))),
-        }
+        let unpaced = match (settings.rate, &path.pace) {
+            (Some(rate), Some(pace)) => {
+                pace.set_rate(now, rate);
+                None
+            }
+            (rate, _) => {
+                std::mem::replace(&mut path.pace, rate.map(|rate| Arc::new(Pace::new(rate, bound))))
+            }
+        };
         path.settings = settings;
+        let slot = path.slot;
         self.publish(now);
+        if let Some(unpaced) = unpaced {
+            unpaced.give_up(slot);
+        }
         true
     }
 
@@ -231,6 +240,9 @@ impl Client {
         };
         let gone = self.paths.get_mut(slot).and_then(Option::take);
         if let Some(gone) = gone {
+            if let Some(pace) = &gone.pace {
+                pace.give_up(gone.slot);
+            }
             self.gone += self.path_counts(&gone);
             if let Some(seq) = self.slot_seq.get_mut(slot) {
                 *seq = gone.probe.seq();
