@@ -541,7 +541,8 @@ typedef struct mpt_path_info {
      */
     uint64_t lost_in;
     /**
-     * Packets that wait to leave at the rate of the path; 0 without `rate`.
+     * Packets that wait to leave at the rate of the path (its word `rate`, at a server its client's
+     * `rate-down`); 0 without one.
      */
     uint64_t queue_packets;
     /**
@@ -549,7 +550,7 @@ typedef struct mpt_path_info {
      */
     uint64_t queue_bytes;
     /**
-     * Microseconds that a packet would wait that is sent now; -1 without `rate`.
+     * Microseconds that a packet would wait that is sent now; -1 without a rate.
      */
     int64_t queue_us;
     /**

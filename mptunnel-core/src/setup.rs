@@ -190,6 +190,8 @@ pub(crate) fn path(settings: &Settings, spec: &PathSpec) -> PathSettings {
         fixed_size: spec.mtu.is_some() || settings.mtu != 0,
         // Mbit/s in bytes per second; 10^6 of them at most.
         rate: spec.rate_mbit.map(|mbit| (mbit * 125_000.0) as u64),
+        // 1 to 10^9 of them.
+        rate_down: spec.rate_down_mbit.map_or(0, |mbit| (mbit * 1_000.0).round() as u32),
         // The words of a path take no larger ones.
         weight: u16::try_from(spec.weight).unwrap_or(u16::MAX),
     }

@@ -59,8 +59,8 @@ pub struct PathInfo {
     pub losses_out: Losses,
     /// The same of what the other end sent.
     pub losses_in: Losses,
-    /// What waits to leave at the rate of the path, now; `None` if it has no `rate`, as at a server
-    /// and under the legacy protocol.
+    /// What waits to leave at the rate of the path, now; `None` if it has none, as under the legacy
+    /// protocol: the word `rate` at a client, `rate-down` of its client at a server.
     pub queue: Option<Queue>,
     /// Packets sent, copies and control included, handshakes not.
     pub sent: u64,

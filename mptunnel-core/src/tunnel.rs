@@ -527,9 +527,10 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Changes one word of a path while the tunnel runs. `name`, `role`, `weight`, `mtu` and `rate`
-    /// take effect in place; `to`, `if`, `src` and `mark` give the path a new socket, with the same
-    /// port if that is possible. The rest is kept for policies that look at it.
+    /// Changes one word of a path while the tunnel runs. `name`, `role`, `weight`, `mtu`, `rate`
+    /// and `rate-down` take effect in place, the last one as soon as the server has heard of it;
+    /// `to`, `if`, `src` and `mark` give the path a new socket, with the same port if that is
+    /// possible. The rest is kept for policies that look at it.
     ///
     /// # Errors
     /// [`Error::Config`] for a wrong word or value, or a name that another path has;

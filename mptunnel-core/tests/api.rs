@@ -611,6 +611,67 @@ fn what_waits_on_a_path_with_a_rate_is_seen_while_it_waits() {
 }
 
 #[test]
+fn a_server_keeps_to_the_rate_that_its_client_names_and_drops_what_would_come_too_late() {
+    // Finding out the MTU of the loopback interface would take all of the rate.
+    let builder = Server::builder().key(&KEY).option("mtu", "1500");
+    let server = builder.listen("127.0.0.1:0".parse().unwrap()).bind().unwrap();
+    let port = server.local_addrs()[0].port();
+    let paths =
+        [format!("to=127.0.0.1:{port} rate-down=8 mtu=1500"), format!("to=127.0.0.1:{port}")];
+    let tunnel = Tunnel::builder().key(&KEY).path(&paths[0]).connect().unwrap();
+    wait_for(|| tunnel.paths().iter().all(|path| path.up));
+    wait_for(|| server.peers().first().is_some_and(|peer| peer.paths[0].queue.is_some()));
+    let peer = server.peers()[0].id;
+    let path = |slot: usize| server.paths(peer).unwrap()[slot].clone();
+    // 1,064 bytes with headers of 1,000,000 per second: 5 leave at once, 47 within 50 ms.
+    let datagrams = vec![[7; 1_000]; 200];
+    let all = || datagrams.iter().map(|datagram| &datagram[..]);
+    server.send_batch_to(all(), peer).unwrap();
+
+    let mut buffer = [0; 2_000];
+    let start = Instant::now();
+    let mut received = 0;
+    wait_for(|| {
+        received += u64::from(tunnel.recv_timeout(&mut buffer, AT_ONCE / 20).is_ok());
+        received + path(0).send_dropped == 200
+    });
+    assert!((20..=52).contains(&received), "{received} of 200");
+    assert!(start.elapsed() >= Duration::from_millis(15), "{:?}", start.elapsed());
+    assert_eq!(path(0).queue.unwrap().packets, 0);
+
+    // Whoever waits for room gets it, and another client knows nothing of it.
+    let other = Tunnel::builder().key(&KEY).path(&paths[1]).connect().unwrap();
+    wait_for(|| server.peers().iter().any(|its| its.id != peer && its.paths[0].up));
+    let other_peer = server.peers().iter().find(|its| its.id != peer).unwrap().id;
+    let patient = SendOptions::new().timeout(Some(SOON));
+    assert_eq!(server.send_batch_with(all().take(100), peer, &patient).unwrap(), 100);
+    server.send_to(b"at once", other_peer).unwrap();
+    assert_eq!(other.recv_timeout(&mut [0; 100], SOON).unwrap(), 7);
+    // All of them, but for those that a busy machine made late.
+    let mut received = 0;
+    wait_for(|| {
+        received += u64::from(tunnel.recv_timeout(&mut buffer, AT_ONCE / 20).is_ok());
+        received >= 70
+    });
+    assert!(server.paths(other_peer).unwrap()[0].queue.is_none());
+
+    // Another rate, and what waits is seen until it has left.
+    let id = tunnel.paths()[0].id;
+    tunnel.set_path(id, "rate-down", "0.5").unwrap();
+    wait_for(|| {
+        server.send_batch_to(all().take(4), peer).unwrap_or_default();
+        path(0).queue.unwrap().packets > 0
+    });
+    wait_for(|| path(0).queue.unwrap().packets == 0);
+    tunnel.set_path(id, "rate-down", "800").unwrap();
+    wait_for(|| {
+        let before = path(0).send_dropped;
+        server.send_batch_to(all(), peer).unwrap_or_default();
+        path(0).send_dropped == before
+    });
+}
+
+#[test]
 fn a_snapshot_agrees_with_itself_while_traffic_flows() {
     let (server, port) = server();
     let tunnel = Arc::new(

@@ -4,9 +4,10 @@
 mod sim;
 
 use mptunnel_core::proto::client::PathSettings;
+use mptunnel_core::proto::pace::Queue;
 use mptunnel_core::sim::link::LinkConfig;
-use mptunnel_core::sim::world::Direction::Up;
-use mptunnel_core::sim::world::{ClientNo, PathSpec, World};
+use mptunnel_core::sim::world::Direction::{self, Down, Up};
+use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
 use sim::*;
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -35,9 +36,13 @@ fn over(paths: Vec<PathSpec>) -> (World, ClientNo) {
     (world, client)
 }
 
-/// Delivered datagrams, and the longest way.
+/// Delivered datagrams that were sent upwards, and the longest way.
 fn delivered(world: &World, client: ClientNo) -> (usize, Duration) {
-    let latencies = world.ledger().of(client, Up).filter_map(|d| d.latency());
+    delivered_by(world, client, Up)
+}
+
+fn delivered_by(world: &World, client: ClientNo, way: Direction) -> (usize, Duration) {
+    let latencies = world.ledger().of(client, way).filter_map(|d| d.latency());
     let latencies: Vec<_> = latencies.collect();
     (latencies.len(), latencies.into_iter().max().expect("something arrived"))
 }
@@ -132,4 +137,170 @@ fn a_rate_may_change_and_an_idle_path_needs_no_timer() {
     world.run_for(60 * S);
     let wakeups = world.client_lifetime(client).expect("it runs").wakeups - wakeups;
     assert!(wakeups < 60, "{wakeups} wake-ups in a minute");
+}
+
+/// kbit/s of a link downwards, bytes per second of twice that, and bytes of a datagram that takes
+/// 1 ms of the link with all headers.
+const DOWN: u32 = 10_000;
+const SIZE: usize = 1_186;
+const SERVER: ServerNo = ServerNo(0);
+
+/// A link of 10 Mbit/s to the client with 20 ms of delay and room for eight seconds; none upwards.
+fn asymmetric(rate_down: u32) -> PathSpec {
+    let down = LinkConfig {
+        delay: 20 * MS,
+        rate: NonZeroU64::new(1_250_000),
+        buffer: 10_000_000,
+        ..LinkConfig::default()
+    };
+    let settings = PathSettings { rate_down, ..PathSettings::default() };
+    PathSpec { down, settings, ..PathSpec::rtt(40 * MS) }
+}
+
+/// What the client is told anew about its only path.
+fn set_rate_down(world: &mut World, client: ClientNo, rate_down: u32) {
+    let now = world.client(client).local(world.now());
+    let host = world.client_mut(client);
+    let id = host.paths[0].id.expect("it runs");
+    let settings = PathSettings { rate_down, ..PathSettings::default() };
+    assert!(host.client_mut().expect("it runs").set_path(now, id, settings));
+    world.settle();
+}
+
+/// What waits at the server on the client's first path; `None` if that has no rate there.
+fn waiting(world: &World, client: ClientNo) -> Option<Queue> {
+    let host = world.server(SERVER);
+    let peer = host.server().expect("it runs").peer(host.peer_of(client)?)?;
+    Some(peer.pace(0)?.waiting(host.local(world.now())))
+}
+
+#[test]
+fn what_comes_down_waits_at_the_server_and_not_in_a_buffer_on_the_way() {
+    let mut results = Vec::new();
+    for rate_down in [0, DOWN] {
+        let (mut world, client) = over(vec![asymmetric(rate_down)]);
+        world.stream(client, Down, 2_000, SIZE);
+        world.stream(client, Up, 100, 964);
+        world.run_for(4 * S);
+        world.stop_streams();
+        let path = world.client(client).client().expect("it runs").paths().next().expect("one");
+        let round_trip = path.probe.health.srtt().expect("it answers");
+        world.run_for(10 * S);
+        world.verify();
+
+        let up = world.ledger().of(client, Up);
+        assert!(up.clone().count() >= 400 && up.clone().all(|d| d.latency() == Some(20 * MS)));
+        results.push((round_trip, delivered_by(&world, client, Down)));
+    }
+    let [(long, (_, unpaced)), (short, (count, paced))] = results[..] else { unreachable!() };
+    assert!(long > S && unpaced > 3 * S, "{long:?}, {unpaced:?}");
+    // CTRL does not wait for datagrams: it finds at most what the bucket lets go at once, and the
+    // packet that the link is busy with.
+    assert!((40 * MS..=50 * MS).contains(&short), "{short:?}");
+    // 20 ms on the way, 50 ms of waiting, 5 ms that the bucket lets go at once, 1 ms of its own and
+    // some of CTRL.
+    assert!((70 * MS..=80 * MS).contains(&paced), "{paced:?}");
+    assert!((3_990..=4_060).contains(&count), "{count} in four seconds");
+}
+
+#[test]
+fn another_rate_counts_downwards_within_a_probe_and_none_as_well() {
+    let (mut world, client) = over(vec![asymmetric(DOWN / 10)]);
+    world.stream(client, Down, 2_000, SIZE);
+    let mut before = 0;
+    let mut a_second = |world: &mut World| {
+        // The PING that tells it goes up within 20 ms, and what waits comes down.
+        world.run_for(300 * MS);
+        let from = delivered_by(world, client, Down).0;
+        world.run_for(S);
+        before = delivered_by(world, client, Down).0;
+        before - from
+    };
+    let slow = a_second(&mut world);
+    assert!((90..=110).contains(&slow), "{slow} in a second");
+    set_rate_down(&mut world, client, DOWN / 2);
+    let fast = a_second(&mut world);
+    assert!((480..=510).contains(&fast), "{fast} in a second");
+    assert!(waiting(&world, client).expect("it has a rate").packets > 20);
+
+    set_rate_down(&mut world, client, 0);
+    let all = a_second(&mut world);
+    // The simulated link carries no headers of IP and UDP.
+    assert!((1_015..=1_025).contains(&all), "{all} in a second: what the link carries");
+    assert_eq!(waiting(&world, client), None);
+    set_rate_down(&mut world, client, DOWN);
+    world.run_for(100 * MS);
+    assert!(waiting(&world, client).is_some());
+    world.stop_streams();
+    world.run_for(10 * S);
+    world.verify();
+    world.assert_drains();
+}
+
+#[test]
+fn a_rate_ends_with_its_path_and_with_its_client_and_nothing_waits_for_them() {
+    let (mut world, client) = over(vec![asymmetric(DOWN / 10), PathSpec::rtt(40 * MS)]);
+    let wait = |world: &mut World| {
+        world.stream(client, Down, 2_000, SIZE);
+        world.run_for(S);
+        assert!(waiting(world, client).expect("it has a rate").packets > 0);
+    };
+    wait(&mut world);
+    // Another address: what waits goes there.
+    world.rebind(path(client, 0));
+    world.run_for(S);
+    wait(&mut world);
+
+    // Another path in its slot, of which nobody knows the rate.
+    world.remove_path(path(client, 0));
+    world.client_mut(client).paths[0].spec.settings.rate_down = 0;
+    world.readd_path(path(client, 0));
+    world.run_for(S);
+    assert_eq!(waiting(&world, client), None);
+    world.stop_streams();
+
+    // It falls silent, and nobody sends there any more.
+    set_rate_down(&mut world, client, DOWN / 10);
+    world.run_for(S);
+    wait(&mut world);
+    world.set_dark(path(client, 0), true);
+    world.run_for(40 * S);
+    assert_eq!(waiting(&world, client), Some(Queue::default()));
+    world.set_dark(path(client, 0), false);
+    world.run_for(10 * S);
+    wait(&mut world);
+
+    // Killed and come back with another opinion.
+    world.kill_client(client);
+    world.client_mut(client).paths[0].spec.settings.rate_down = 0;
+    world.start_client(client);
+    world.run_for(S);
+    assert_eq!(waiting(&world, client), None);
+    set_rate_down(&mut world, client, DOWN / 10);
+    world.run_for(S);
+    wait(&mut world);
+
+    // The server is another one.
+    world.kill_server(SERVER);
+    world.start_server(SERVER);
+    world.run_for(3 * S);
+    wait(&mut world);
+    world.stop_streams();
+    world.stop_client(client);
+    world.run_for(10 * S);
+    assert_eq!(world.server(SERVER).server().expect("it runs").peer_count(), 0);
+    world.assert_drains();
+}
+
+#[test]
+fn a_server_wakes_up_for_nobody_when_nothing_waits() {
+    let (mut world, client) = over(vec![asymmetric(DOWN)]);
+    world.stream(client, Down, 2_000, SIZE);
+    world.run_for(2 * S);
+    world.stop_streams();
+    world.run_for(60 * S);
+    let wakeups = |world: &World| world.server_lifetime(SERVER).expect("it runs").wakeups;
+    let before = wakeups(&world);
+    world.run_for(60 * S);
+    assert!(wakeups(&world) - before < 60, "{} in a minute", wakeups(&world) - before);
 }

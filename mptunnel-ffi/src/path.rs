@@ -80,11 +80,12 @@ pub struct mpt_path_info {
     pub known_in: u64,
     /// Of these, packets that did not arrive.
     pub lost_in: u64,
-    /// Packets that wait to leave at the rate of the path; 0 without `rate`.
+    /// Packets that wait to leave at the rate of the path (its word `rate`, at a server its client's
+    /// `rate-down`); 0 without one.
     pub queue_packets: u64,
     /// Bytes of these, UDP payload.
     pub queue_bytes: u64,
-    /// Microseconds that a packet would wait that is sent now; -1 without `rate`.
+    /// Microseconds that a packet would wait that is sent now; -1 without a rate.
     pub queue_us: i64,
     /// Datagrams of a sample that were sent on it, of those of which the other end has told what
     /// became of them. There is a sample if there are several paths.

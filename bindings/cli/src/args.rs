@@ -359,7 +359,8 @@ on.";
 const CLIENT_EXAMPLES: &str = "\
 Example: two bridges and the server itself, in a file client.conf
 
-  # HOST PORT, and words: if= src= mark= weight= role= rate= cost= name= mtu= rotate=
+  # HOST PORT, and words: if= src= mark= weight= role= rate= rate-down= cost=
+  # name= mtu= rotate=
   bridge1.example 4000
   bridge2.example 4000 if=wwan0 role=backup name=lte
   server.example 2000

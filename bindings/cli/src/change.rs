@@ -31,7 +31,7 @@ enum PathCommand {
     List,
     /// Add a path
     Add {
-        /// `to=HOST:PORT`, and `if= src= mark= weight= role= rate= cost= name= mtu=`
+        /// `to=HOST:PORT`, and `if= src= mark= weight= role= rate= rate-down= cost= name= mtu=`
         #[arg(required = true, value_name = "WORD=VALUE")]
         words: Vec<String>,
     },

@@ -17,6 +17,7 @@ use super::errors::ErrorCounts;
 use super::fork::ForkGuard;
 use super::order::Delivery;
 use super::outgoing::{Outcome, Outgoing, Sockets};
+use super::pacing::Hands;
 use super::paths::{PathJob, PathJobs};
 use super::recv::{RecvBatch, Wait};
 use super::room::Patience;
@@ -29,9 +30,7 @@ use crate::proto::client::{Client, PathSettings};
 use crate::proto::dataplane::{DataPlane, LastSession, Received};
 use crate::proto::event::{ClientEvent, PathDownReason, PathId, PeerId, Transmit};
 use crate::proto::num::path_bit;
-use crate::proto::pace::Pace;
 use crate::proto::route::Route;
-use crate::proto::session::Session;
 use crate::proto::time::Time;
 use crate::proto::view::{SendRefused, SendView, Target, ViewCell};
 use crate::proto::wire::MAX_PATHS;
@@ -591,69 +590,14 @@ fn receive_one(
 
 /// The thread that sends what waited for its turn on paths with a rate.
 fn keep_pace(shared: &ClientShared) {
-    let (mut batch, mut packet) = (SendBatch::default(), Vec::new());
+    let mut hands = Hands::default();
     while shared.turn.wait() {
         // Without a session nothing is sent; what waits is too late when there is one again.
         let Some(view) = shared.view.get() else { continue };
         let table = shared.sockets.read().clone();
-        let sockets = ClientSockets { shared, table: &table };
-        let paced = view.targets.iter().filter_map(|t| Some((t, t.pace.as_ref()?)));
-        let mut next = Time::NEVER;
-        for (target, pace) in paced {
-            send_due(target, pace, &sockets, &mut batch, &mut packet);
-            next = next.min(pace.deadline().unwrap_or(Time::NEVER));
-        }
-        shared.turn.bring_forward(next);
+        let next = hands.send_due(&view, &ClientSockets { shared, table: &table });
+        shared.turn.bring_forward(next.unwrap_or(Time::NEVER));
     }
-}
-
-/// Sends what may leave now on one path, in as few calls as there are sessions that sealed it.
-fn send_due(
-    target: &Target,
-    pace: &Pace,
-    sockets: &ClientSockets<'_>,
-    batch: &mut SendBatch,
-    packet: &mut Vec<u8>,
-) {
-    let now = clock::now();
-    let mut of: Option<Arc<Session>> = None;
-    batch.clear();
-    loop {
-        let taken = pace.take(now, packet);
-        let same = |s: &Arc<Session>| of.as_ref().is_some_and(|of| Arc::ptr_eq(of, s));
-        if !taken.as_ref().is_some_and(same) || !batch.has_room(packet.len()) {
-            if let Some(session) = of.take() {
-                flush_due(target, &session, sockets, batch);
-            }
-            of.clone_from(&taken);
-        }
-        let Some(session) = taken else { return };
-        match batch.room(packet.len()).filter(|_| !packet.is_empty()) {
-            Some(room) => {
-                room.copy_from_slice(packet);
-                batch.commit(packet.len(), 1);
-            }
-            // It has waited for too long.
-            None => session.path(target.slot).on_send_dropped(1),
-        }
-    }
-}
-
-fn flush_due(
-    target: &Target,
-    session: &Session,
-    sockets: &ClientSockets<'_>,
-    batch: &mut SendBatch,
-) {
-    let send = |socket: &UdpSocket, _| batch.send(socket, 1, None);
-    let report = sockets.with(&target.route, send).unwrap_or_default();
-    let counters = session.path(target.slot);
-    counters.on_sent(report.packets as u64, report.bytes as u64);
-    counters.on_send_dropped((report.dropped + report.too_big) as u64);
-    if report.too_big > 0 || report.error.is_some() {
-        sockets.on_report(target, &report);
-    }
-    batch.clear();
 }
 
 /// The thread that keeps time.

@@ -49,6 +49,7 @@ pub(crate) mod fork;
 pub(crate) mod legacy;
 pub(crate) mod order;
 pub(crate) mod outgoing;
+pub(crate) mod pacing;
 pub(crate) mod paths;
 pub(crate) mod queue;
 pub(crate) mod recv;

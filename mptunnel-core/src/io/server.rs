@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! A server on real sockets: one or more listening sockets, a thread that receives on them, one
-//! that keeps time.
+//! that keeps time, and from the first path with a rate on one that keeps the pace of those.
 //!
 //! Lock order and division of work are those of the client (`io/client.rs`): CTRL and handshakes go
 //! through the control lock, datagrams do not.
@@ -10,6 +10,7 @@ use super::errors::ErrorCounts;
 use super::fork::ForkGuard;
 use super::order::Delivery;
 use super::outgoing::{Outcome, Outgoing, Sockets};
+use super::pacing::{Hands, Turns};
 use super::paths::max_packet;
 use super::recv::{RecvBatch, Wait};
 use super::room::Patience;
@@ -57,6 +58,9 @@ pub(crate) struct ServerShared {
     wake: EventFd,
     control_batch: Mutex<SendBatch>,
     alarm: Alarm,
+    /// Rings when a packet may leave that waits on a path with a rate.
+    turn: Alarm,
+    turns: Turns,
     sink: EventSink,
     fork: ForkGuard,
     stopping: AtomicBool,
@@ -91,6 +95,8 @@ impl ServerIo {
             wake: EventFd::new().map_err(io("eventfd"))?,
             control_batch: Mutex::default(),
             alarm: Alarm::new(),
+            turn: Alarm::new(),
+            turns: Turns::default(),
             sink,
             fork: ForkGuard::new().map_err(io("memory for the fork guard"))?,
             stopping: AtomicBool::new(false),
@@ -104,11 +110,7 @@ impl ServerIo {
             })?;
         }
         let timer = running.shared.clone();
-        running.spawn("mpt-timer", move || {
-            while timer.alarm.wait() {
-                timer.with_control(|server, now| server.handle_timeout(now));
-            }
-        })?;
+        running.spawn("mpt-timer", move || keep_time(&timer))?;
         Ok(running)
     }
 
@@ -186,6 +188,7 @@ impl ServerShared {
     fn stop(&self) {
         self.stopping.store(true, Relaxed);
         self.alarm.stop();
+        self.turn.stop();
         self.wake.set();
         for socket in self.listeners.iter().flatten() {
             socket.stop_reading();
@@ -372,8 +375,11 @@ impl Sockets for ServerSockets<'_> {
         }
     }
 
-    // A server does not know the rates of its clients' links.
-    fn on_queued(&self, _: Time) {}
+    fn on_queued(&self, at: Time) {
+        if self.shared.turns.note(at, self.peer.client()) {
+            self.shared.turn.bring_forward(at);
+        }
+    }
 }
 
 fn reason(why: PeerGoneReason) -> &'static str {
@@ -387,6 +393,53 @@ fn reason(why: PeerGoneReason) -> &'static str {
 /// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The thread that keeps time. It starts the one that keeps the pace, when there is something to do
+/// for it.
+fn keep_time(shared: &Arc<ServerShared>) {
+    let mut pacer = None;
+    while shared.alarm.wait() {
+        let wanted = shared.with_control(|server, now| {
+            server.handle_timeout(now);
+            server.take_pacer_wish()
+        });
+        if wanted && pacer.is_none() {
+            let (its, failing) = (shared.clone(), shared.clone());
+            let failed = move |why: String| failing.fail(&why);
+            match thread::start("mpt-pace", move || keep_pace(&its), failed) {
+                Ok(thread) => {
+                    pacer = Some(thread);
+                    shared.with_control(|server, now| server.start_pacing(now));
+                }
+                // The client asks again. Without it packets leave as they come.
+                Err(error) => log::warn!(
+                    target: "mptunnel::io",
+                    "no thread to keep to the rates of clients' links: {error}"
+                ),
+            }
+        }
+    }
+    // It was told to stop together with this one.
+    thread::join(pacer.into_iter().collect(), JOIN_WITHIN);
+}
+
+/// The thread that sends what waited for its turn on paths with a rate.
+fn keep_pace(shared: &ServerShared) {
+    let mut hands = Hands::default();
+    while shared.turn.wait() {
+        let now = clock::now();
+        while let Some(peer) = shared.turns.take(now) {
+            // What waits for a peer that is gone went with it.
+            let Some(view) = shared.view(peer).and_then(|cell| cell.get()) else { continue };
+            if let Some(next) = hands.send_due(&view, &ServerSockets { shared, peer }) {
+                shared.turns.note(next, peer);
+            }
+        }
+        if let Some(at) = shared.turns.next() {
+            shared.turn.bring_forward(at);
+        }
+    }
 }
 
 /// A thread that receives: from all clients, or from those whose datagrams the kernel gives to its

@@ -26,8 +26,11 @@ pub struct PathSpec {
     pub weight: u32,
     /// Whether it carries traffic, or waits until no active path is up.
     pub role: PathRole,
-    /// What it can carry, Mbit/s, above 0.
+    /// What it can carry upwards, from here, Mbit/s, above 0.
     pub rate_mbit: Option<f64>,
+    /// What it can carry to here, Mbit/s, above 0. A server of this version keeps to it, to the
+    /// nearest kbit/s.
+    pub rate_down_mbit: Option<f64>,
     /// What it costs to use, for policies that look at it. No unit: smaller is cheaper.
     pub cost: Option<u32>,
     /// What logs and statistics call it.
@@ -105,6 +108,12 @@ pub static PATH_WORDS: &[PathWord] = &[
         placeholder: "MBIT",
         expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5",
         help: "what the link can carry upwards, in Mbit/s: packets leave no faster",
+    },
+    PathWord {
+        key: "rate-down",
+        placeholder: "MBIT",
+        expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5",
+        help: "what the link can carry to here, in Mbit/s: the server sends no faster",
     },
     PathWord {
         key: "cost",
@@ -190,6 +199,7 @@ impl Default for PathSpec {
             weight: 1,
             role: PathRole::Active,
             rate_mbit: None,
+            rate_down_mbit: None,
             cost: None,
             name: None,
             mtu: None,
@@ -289,12 +299,8 @@ impl PathSpec {
                     _ => return Err(malformed()),
                 }
             }
-            "rate" => {
-                let decimal = value.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-                let rate = value.parse().ok().filter(|_| decimal);
-                let in_range = rate.filter(|rate| (0.001..=1_000_000.0).contains(rate));
-                self.rate_mbit = Some(in_range.ok_or_else(malformed)?);
-            }
+            "rate" => self.rate_mbit = Some(mbit(value).ok_or_else(malformed)?),
+            "rate-down" => self.rate_down_mbit = Some(mbit(value).ok_or_else(malformed)?),
             "cost" => self.cost = Some(number(value).ok_or_else(malformed)?),
             "name" => {
                 let sound = (1..=64).contains(&value.len())
@@ -342,6 +348,7 @@ impl PathSpec {
             },
             "role" => (self.role == PathRole::Backup).then(|| self.role.to_string()),
             "rate" => self.rate_mbit.map(|rate| rate.to_string()),
+            "rate-down" => self.rate_down_mbit.map(|rate| rate.to_string()),
             "cost" => self.cost.map(|cost| cost.to_string()),
             "name" => self.name.clone(),
             "mtu" => self.mtu.map(|mtu| mtu.to_string()),
@@ -380,6 +387,13 @@ pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
 
 fn number(text: &str) -> Option<u32> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// A rate in Mbit/s, in plain decimal digits.
+fn mbit(text: &str) -> Option<f64> {
+    let decimal = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let rate = text.parse().ok().filter(|_| decimal);
+    rate.filter(|rate| (0.001..=1_000_000.0).contains(rate))
 }
 
 fn hint(word: &str, nearest: &Option<&'static str>) -> String {

@@ -7,7 +7,7 @@ use super::*;
 
 #[test]
 fn all_words_are_read_in_any_order_between_blanks_or_commas() {
-    let text = "rotate=off mtu=1400,name=lte rate=0.5 role=backup\tcost=7, weight=3 mark=0x10 src=10.0.0.1 \
+    let text = "rotate=off mtu=1400,name=lte rate-down=50 rate=0.5 role=backup\tcost=7, weight=3 mark=0x10 src=10.0.0.1 \
                 if=wwan0 to=bridge1:4000";
 
     let spec: PathSpec = text.parse().unwrap();
@@ -22,6 +22,7 @@ fn all_words_are_read_in_any_order_between_blanks_or_commas() {
             weight: 3,
             role: PathRole::Backup,
             rate_mbit: Some(0.5),
+            rate_down_mbit: Some(50.0),
             cost: Some(7),
             name: Some("lte".into()),
             mtu: Some(1400),
@@ -30,8 +31,8 @@ fn all_words_are_read_in_any_order_between_blanks_or_commas() {
     );
     assert_eq!(
         spec.to_string(),
-        "to=bridge1:4000 if=wwan0 src=10.0.0.1 mark=16 weight=3 role=backup rate=0.5 cost=7 \
-         name=lte mtu=1400 rotate=off"
+        "to=bridge1:4000 if=wwan0 src=10.0.0.1 mark=16 weight=3 role=backup rate=0.5 \
+         rate-down=50 cost=7 name=lte mtu=1400 rotate=off"
     );
     assert_eq!(spec.to_string().parse(), Ok(spec));
 }
@@ -59,6 +60,8 @@ fn every_word_has_an_effect_and_round_trips_at_the_ends_of_its_range() {
         "role=backup",
         "rate=0.001",
         "rate=1000000",
+        "rate-down=0.001",
+        "rate-down=1000000",
         "cost=0",
         "cost=4294967295",
         "name=ä=#1",
@@ -99,6 +102,10 @@ fn values_out_of_range_or_of_another_form_are_refused_with_what_was_expected() {
         "rate=1e3",
         "rate=-1",
         "rate=",
+        "rate-down=0",
+        "rate-down=1000001",
+        "rate-down=1e3",
+        "rate-down=",
         "cost=-1",
         "cost=",
         "name=",
@@ -134,7 +141,7 @@ fn an_unknown_word_brings_the_nearest_or_all_known_ones() {
     assert_eq!(
         error("banana=3"),
         "unknown word \"banana=3\": expected one of to= if= src= mark= weight= role= rate= \
-         cost= name= mtu= rotate="
+         rate-down= cost= name= mtu= rotate="
     );
 }
 
@@ -184,6 +191,7 @@ proptest! {
     #[test]
     fn what_is_read_is_printed_so_that_it_reads_back(
         rate in proptest::option::of(0.001f64..=1_000_000.0),
+        rate_down in proptest::option::of(0.001f64..=1_000_000.0),
         mark: Option<u32>,
         weight in 1u32..=65_535,
         cost: Option<u32>,
@@ -197,8 +205,8 @@ proptest! {
         let role = if backup { PathRole::Backup } else { PathRole::Active };
         let to = HostPort::new("bridge1.example", 4000).ok();
         let spec = PathSpec {
-            to, interface, source, mark, weight, role, rate_mbit: rate, cost, name, mtu,
-            rotate,
+            to, interface, source, mark, weight, role, rate_mbit: rate,
+            rate_down_mbit: rate_down, cost, name, mtu, rotate,
         };
 
         prop_assert_eq!(spec.to_string().parse(), Ok(spec));

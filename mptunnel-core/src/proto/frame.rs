@@ -52,6 +52,13 @@ pub enum Frame {
         /// The weight; 0: as it is measured.
         weight: u16,
     },
+    /// The client says what the link of a path carries to it.
+    Rate {
+        /// Path slot, below 32.
+        path: u8,
+        /// In kbit/s, headers of IP and UDP included; 0: packets leave as they come.
+        kbit: u32,
+    },
 }
 
 /// CLOSE: finished, final.
@@ -158,6 +165,10 @@ impl FrameList {
             ),
             Frame::Weight { path, weight } => self
                 .put(0x12, &Writer::<4>::new().put(&[path, 0]).put(&weight.to_le_bytes()).done()),
+            Frame::Rate { path, kbit } => self.put(
+                0x13,
+                &Writer::<8>::new().put(&[path, 0, 0, 0]).put(&kbit.to_le_bytes()).done(),
+            ),
             Frame::Arrivals(report) => {
                 let arrivals = report.arrivals();
                 let count = u8::try_from(arrivals.len()).unwrap_or(0);
@@ -207,7 +218,7 @@ pub fn parse(inner: &[u8]) -> Result<Vec<Frame>, DropReason> {
         }
         let len = r.u8().ok_or(DropReason::Malformed)?;
         let body = r.take(usize::from(len)).ok_or(DropReason::Malformed)?;
-        if matches!(code, 0x01..=0x06 | 0x10..=0x12) {
+        if matches!(code, 0x01..=0x06 | 0x10..=0x13) {
             let frame = parse_body(code, body).ok_or(DropReason::Malformed)?;
             // One packet speaks for one path: many PINGs in one would earn many paths' credit.
             let is_single = code <= 0x04 || code >= 0x10;
@@ -272,6 +283,11 @@ fn parse_body(code: u8, body: &[u8]) -> Option<Frame> {
             r.skip(1)?;
             Some(Frame::Weight { path, weight: r.u16()? })
         }
+        (0x13, 8) => {
+            let path = path(r.u8()?)?;
+            r.skip(3)?;
+            Some(Frame::Rate { path, kbit: r.u32()? })
+        }
         (0x11, len) => parse_arrivals(len, &mut r).map(Frame::Arrivals),
         _ => None,
     }
@@ -320,6 +336,7 @@ mod tests {
         let setting = Setting { seq: 9, by_server: true, is_answer: true, mode: 3, policy };
         all.push(Frame::Setting(setting));
         all.push(Frame::Weight { path: 31, weight: 65_535 });
+        all.push(RATE);
         all
     }
 
@@ -340,6 +357,7 @@ mod tests {
         Frame::RekeyRequest,
     ];
     const FLOW: u16 = 513;
+    const RATE: Frame = Frame::Rate { path: 31, kbit: 1_000_000_000 };
 
     #[test]
     fn every_frame_survives_the_wire() {
@@ -372,6 +390,22 @@ mod tests {
             let mut bad = good.clone();
             bad[at] = value;
             assert_eq!(parse(&bad), Err(DropReason::Malformed), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_rate_has_the_bytes_of_the_protocol_and_no_others() {
+        let good = FrameList::new().push(RATE).finish();
+        assert_eq!(good[..11], [0x13, 8, 31, 0, 0, 0, 0x00, 0xca, 0x9a, 0x3b, 0]);
+
+        let mut unknown = good.clone();
+        unknown[3..6].fill(0xff);
+        assert_eq!(parse(&unknown).unwrap(), [RATE], "zeros are not looked at");
+        let twice = FrameList::new().push(RATE).push(Frame::Rate { path: 3, kbit: 0 }).finish();
+        let (mut far, mut long) = (good.clone(), good.clone());
+        (far[2], long[1]) = (32, 9);
+        for bad in [far, long, twice] {
+            assert_eq!(parse(&bad), Err(DropReason::Malformed), "{bad:02x?}");
         }
     }
 

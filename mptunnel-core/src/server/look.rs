@@ -234,6 +234,7 @@ fn see_path(now: Time, peer: &Peer, slot: &Slot, info: &mut PathInfo) -> PathCou
         worth_out: score(Observed::outgoing),
         worth_in: score(Observed::incoming),
         max_packet: slot.pmtu.size(),
+        queue: peer.pace(slot.id).map(|pace| pace.waiting(now)),
         ..PathInfo::default()
     };
     info.measure(now, &slot.probe.health);

@@ -142,7 +142,8 @@ class PathStats:
     losses_in
         The same of what the other end sent.
     queue
-        What waits to leave at the path's `rate`; `None` if it has none, as at a server.
+        What waits to leave at the path's `rate`, or at a server at the `rate-down` that its client
+        gave; `None` if it has none.
     worth_out
         What the path is worth to the datagrams that this end sends, as the other end tells.
     worth_in

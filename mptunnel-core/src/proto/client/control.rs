@@ -5,7 +5,7 @@ use super::super::drop::DropReason;
 use super::super::event::{ClientEvent, Transmit};
 use super::super::frame::{self, CLOSE_FINISHED, Frame, FrameList, Ping, Pong};
 use super::super::limit::CLOSES_HEARD_PER_S;
-use super::super::num::micros;
+use super::super::num::{micros, path_bit};
 use super::super::pmtu::LOSS_TO_SUSPECT;
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::Route;
@@ -132,8 +132,8 @@ impl Client {
                     self.publish(now);
                 }
             }
-            // Weights are the client's affair.
-            Frame::Weight { .. } => {}
+            // Weights and rates are the client's affair.
+            Frame::Weight { .. } | Frame::Rate { .. } => {}
             Frame::Arrivals(report) => {
                 self.observed.get_or_insert_default().on_report(&session.sent, &report);
             }
@@ -296,9 +296,16 @@ impl Client {
     fn send_ping(&mut self, now: Time, slot: u8, frames: FrameList) {
         let mut frames = self.with_news(now, frames);
         let weighted = self.agreement.policy().mode == Mode::Weighted;
-        let weight = self.path_mut(slot).map_or(1, |path| path.settings.weight);
+        let settings = self.path_mut(slot).map(|path| &path.settings);
+        let (weight, kbit) = settings.map_or((1, 0), |its| (its.weight, its.rate_down));
         if weighted || weight != 1 {
             frames = frames.push(Frame::Weight { path: slot, weight });
+        }
+        // Once there was one, that there is none has to be said: with every PING, as any may be
+        // lost, and the server may be another one. It is padding otherwise.
+        if kbit != 0 || self.rates_told & path_bit(slot) != 0 {
+            self.rates_told |= path_bit(slot);
+            frames = frames.push(Frame::Rate { path: slot, kbit });
         }
         let Some(pn) = self.send_ctrl(now, slot, frames) else { return };
         let heard = self.heard();

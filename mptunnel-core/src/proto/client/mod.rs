@@ -71,6 +71,8 @@ pub struct Client {
     next_path: u32,
     /// The last PING number used in each slot: the server takes lower ones for copies.
     slot_seq: [u32; MAX_PATHS],
+    /// The slots of which the server may know what they carry to here, as bits.
+    rates_told: u32,
     /// What removed paths counted.
     gone: PathCounts,
 
@@ -198,6 +200,7 @@ impl Client {
             paths: [const { None }; MAX_PATHS],
             next_path: 1,
             slot_seq: [0; MAX_PATHS],
+            rates_told: 0,
             gone: PathCounts::default(),
             current: None,
             previous: VecDeque::new(),

@@ -31,6 +31,9 @@ pub struct PathSettings {
     /// What the link carries: bytes per second, headers of IP and UDP included. Packets leave no
     /// faster.
     pub rate: Option<u64>,
+    /// What the link carries to here, in kbit/s, headers included: the server lets packets leave
+    /// no faster. 0: not known.
+    pub rate_down: u32,
     /// Its share of the datagrams where each goes on one path; 0: as it is measured.
     pub weight: u16,
 }
@@ -42,6 +45,7 @@ impl Default for PathSettings {
             backup: false,
             fixed_size: false,
             rate: None,
+            rate_down: 0,
             weight: 1,
         }
     }
@@ -223,6 +227,10 @@ impl Client {
                 std::mem::replace(&mut path.pace, rate.map(|rate| Arc::new(Pace::new(rate, bound))))
             }
         };
+        if settings.rate_down != path.settings.rate_down {
+            // The server is told with a PING.
+            path.probe.hurry(now);
+        }
         path.settings = settings;
         let slot = path.slot;
         self.publish(now);

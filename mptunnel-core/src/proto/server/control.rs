@@ -114,6 +114,14 @@ impl Server {
                     peer.replan(now);
                 }
             }
+            Frame::Rate { path, kbit } => {
+                let bound = self.config.common.path_queue;
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.has_pacer = self.has_pacer;
+                    let is_paced = peer.set_rate(now, path, kbit, bound);
+                    self.wants_pacer |= is_paced && !self.has_pacer;
+                }
+            }
             Frame::Arrivals(report) => {
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.observed.get_or_insert_default().on_report(&session.sent, &report);

@@ -73,6 +73,9 @@ pub struct Server {
     /// long.
     touched: Option<Touched>,
     closing: bool,
+    /// Whether somebody sends what waits on paths with a rate, and whether somebody should.
+    has_pacer: bool,
+    wants_pacer: bool,
 
     transmits: VecDeque<Transmit>,
     events: VecDeque<ServerEvent>,
@@ -136,6 +139,8 @@ impl Server {
             gone: PathCounts::default(),
             touched: None,
             closing: false,
+            has_pacer: false,
+            wants_pacer: false,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -240,6 +245,21 @@ impl Server {
         self.events.pop_front()
     }
 
+    /// Whether the first path has come that has a rate: who asks has to send what waits in the
+    /// [`Pace`](super::pace::Pace) of a path, and to say so by [`start_pacing`](Self::start_pacing).
+    /// Until then packets leave as they come. A client that is not served so asks again.
+    pub fn take_pacer_wish(&mut self) -> bool {
+        std::mem::take(&mut self.wants_pacer)
+    }
+
+    /// Somebody sends what waits on paths with a rate, from now on.
+    pub fn start_pacing(&mut self, now: Time) {
+        self.has_pacer = true;
+        for peer in self.peers.values_mut() {
+            peer.start_pacing(now);
+        }
+    }
+
     /// Keeps to other limits from now on. Clients that are connected stay, even if they are too
     /// many.
     pub fn set_limits(&mut self, now: Time, limits: ServerLimits) {
@@ -319,6 +339,7 @@ impl Server {
 
     fn remove_peer(&mut self, id: PeerId, why: PeerGoneReason) {
         let Some(peer) = self.peers.remove(&id) else { return };
+        peer.give_up_but(0);
         self.gone += peer.counts();
         if let Some(touched) = &mut self.touched {
             touched.gone.push(id);

@@ -6,6 +6,7 @@ use super::super::event::{PeerId, Transmit};
 use super::super::frame::{Frame, FrameList};
 use super::super::limit::PerSecond;
 use super::super::num::{path_bit, widen};
+use super::super::pace::Pace;
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::{PathCounts, Route};
 use super::super::sched::{Agreement, Candidate, Plan, Policy, Rank, Selector};
@@ -20,6 +21,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// 1,000 bits.
+const BYTES_PER_KBIT: u64 = 125;
 /// A session that only receives any more.
 pub(super) const PREVIOUS_KEPT: Duration = Duration::from_secs(30);
 /// Boots of a peer that are remembered after they were replaced.
@@ -65,6 +68,11 @@ pub struct Peer {
     pub(super) observed: Option<Box<Observed>>,
     /// Something happened to it since somebody last looked.
     pub(super) touched: bool,
+    /// How fast packets leave on a path, where the client told what it carries: of few, as few
+    /// clients know.
+    paces: Vec<(u8, Arc<Pace>)>,
+    /// Whether somebody sends what waits on a path: nothing may before.
+    pub(super) has_pacer: bool,
 }
 
 struct Previous {
@@ -107,7 +115,60 @@ impl Peer {
             moved: Vec::new(),
             observed: None,
             touched: false,
+            paces: Vec::new(),
+            has_pacer: false,
         }
+    }
+
+    /// How fast packets leave on a path, if its client told what it carries.
+    pub fn pace(&self, slot: u8) -> Option<&Arc<Pace>> {
+        self.paces.iter().find(|(of, _)| *of == slot).map(|(_, pace)| pace)
+    }
+
+    /// The client told what a path carries to it: kbit/s, 0 if it does not know. What waits may do
+    /// so for at most `bound`. Whether there is such a path.
+    pub(super) fn set_rate(&mut self, now: Time, slot: u8, kbit: u32, bound: Duration) -> bool {
+        let rate = u64::from(kbit).saturating_mul(BYTES_PER_KBIT);
+        match self.pace(slot) {
+            Some(pace) if kbit != 0 => pace.set_rate(now, rate),
+            Some(_) => {
+                let at = self.paces.iter().position(|(of, _)| *of == slot);
+                let gone = at.map(|at| self.paces.swap_remove(at));
+                self.publish(now);
+                if let Some((slot, pace)) = gone {
+                    pace.give_up(slot);
+                }
+            }
+            None if kbit != 0 && self.slots.contains_key(&slot) => {
+                self.paces.push((slot, Arc::new(Pace::for_a_guest(rate, bound))));
+                self.publish(now);
+            }
+            None => {}
+        }
+        !self.paces.is_empty()
+    }
+
+    /// Somebody sends what waits on a path, from now on.
+    pub(super) fn start_pacing(&mut self, now: Time) {
+        self.has_pacer = true;
+        if !self.paces.is_empty() {
+            self.publish(now);
+        }
+    }
+
+    /// Forgets what waits on paths that are not in `usable`, a set of bits: nobody sends it.
+    pub(super) fn give_up_but(&self, usable: u32) {
+        for (slot, pace) in &self.paces {
+            if usable & path_bit(*slot) == 0 {
+                pace.give_up(*slot);
+            }
+        }
+    }
+
+    /// Forgets the rates of slots that are gone.
+    pub(super) fn forget_paces(&mut self) {
+        let slots = &self.slots;
+        self.paces.retain(|(slot, _)| slots.contains_key(slot));
     }
 
     /// Where a path led before it moved to where it is, if it ever did.
@@ -198,6 +259,9 @@ impl Peer {
         boot: u64,
         keep: usize,
     ) -> Vec<Arc<Session>> {
+        if self.boot != boot {
+            self.give_up_but(0);
+        }
         let gone = self.counts();
         let old = std::mem::replace(&mut self.current, session);
         self.leaves_at = None;
@@ -209,8 +273,9 @@ impl Peer {
             }
         } else {
             self.epoch = self.epoch.saturating_add(1);
-            // Addresses and PING numbers of another process mean nothing.
+            // Addresses, PING numbers and rates of another process mean nothing.
             self.gone = gone;
+            self.paces.clear();
             self.slots.clear();
             self.moved.clear();
             self.observed = None;
@@ -325,6 +390,9 @@ impl Peer {
         let route = self.slots.get(&slot)?.active?;
         let (pn, bytes) = self.current.seal_ctrl(now, inner).ok()?;
         self.current.path(slot).on_sent(1, widen(bytes.len()));
+        if let Some(pace) = self.pace(slot) {
+            pace.charge(now, bytes.len());
+        }
         out.push_back(Transmit { route, bytes });
         Some(pn)
     }
@@ -343,6 +411,9 @@ impl Peer {
         for slot in self.slots.values() {
             if let Some(route) = slot.active {
                 self.current.path(slot.id).on_sent(1, widen(bytes.len()));
+                if let Some(pace) = self.pace(slot.id) {
+                    pace.charge(now, bytes.len());
+                }
                 out.push_back(Transmit { route, bytes: bytes.clone() });
             }
         }
@@ -478,9 +549,11 @@ impl Peer {
         }
         if self.leaves_at.is_some() {
             self.view.set(None);
+            self.give_up_but(0);
             return;
         }
         let usable = self.usable();
+        let pace = |slot| self.pace(slot).filter(|_| self.has_pacer).cloned();
         let slots = self.slots.values().filter(|s| usable & path_bit(s.id) != 0);
         let target = |slot: &Slot| match (&slot.active, &slot.candidate) {
             (Some(route), _) => Some(Target {
@@ -488,8 +561,10 @@ impl Peer {
                 route: *route,
                 max_packet: slot.pmtu.size(),
                 credit: None,
-                pace: None,
+                pace: pace(slot.id),
             }),
+            // Nothing waits for an unproven address: when its turn comes, another one may be in
+            // its place, which has earned nothing.
             (None, Some(c)) => Some(Target {
                 slot: slot.id,
                 route: c.route,
@@ -505,6 +580,7 @@ impl Peer {
         let (plan, ranked) = (self.plan(now), self.ranking());
         let session = self.current.clone();
         self.view.set(Some(SendView { session, targets, plan, ranked, up }));
+        self.give_up_but(usable);
     }
 
     /// The paths that may get datagrams at all, as bits.
@@ -526,6 +602,7 @@ impl Peer {
                 backup: slot.backup,
                 alive: slot.is_up(),
                 weight: slot.weight,
+                queue: self.pace(slot.id).map_or(Duration::ZERO, |pace| pace.queue(now)),
                 ..slot.probe.candidate(slot.id, heard.max(slot.last_heard))
             }
         };

@@ -27,7 +27,7 @@ impl Server {
 
     /// When [`handle_timeout`](Self::handle_timeout) has to be called at the latest.
     pub fn poll_timeout(&self) -> Option<Time> {
-        if !self.transmits.is_empty() || !self.events.is_empty() {
+        if !self.transmits.is_empty() || !self.events.is_empty() || self.wants_pacer {
             return Some(Time::default());
         }
         let peers = self.deadlines.first().map(|(due, _)| *due);
@@ -83,7 +83,10 @@ impl Server {
             }
             stays
         });
-        changed |= peer.slots.len() != before;
+        if peer.slots.len() != before {
+            changed = true;
+            peer.forget_paces();
+        }
         let active = peer.intervals.active;
         let mut missed = false;
         let mut challenges = Vec::new();

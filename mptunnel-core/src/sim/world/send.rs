@@ -172,7 +172,12 @@ impl World {
             return 0;
         }
         if let Some(pace) = &target.pace {
-            let local = self.clients[client.0].local(self.now);
+            let host = &self.clients[client.0];
+            let server = host.server;
+            let local = match direction {
+                Direction::Up => host.local(self.now),
+                Direction::Down => self.servers[server.0].local(self.now),
+            };
             let first = cargo.piece.0 == 0;
             let refused = &mut self.refused;
             if !first && refused.contains(&(cargo.datagram, target.slot)) {
@@ -184,7 +189,13 @@ impl World {
                 Offer::Now => {}
                 Offer::Queued => {
                     self.waiting.insert(bytes[..16].to_vec(), cargo);
-                    self.drive_client(client);
+                    match direction {
+                        Direction::Up => self.drive_client(client),
+                        Direction::Down => {
+                            self.waited_for.insert(client);
+                            self.drive_server(server);
+                        }
+                    }
                     return 0;
                 }
                 Offer::Dropped => {
@@ -268,13 +279,20 @@ impl World {
         process.wakeups += 1;
         process.note_turn(self.now);
         self.expire_order(Actor::Client(client));
-        self.send_waiting(client, local);
+        let view = self.clients[client.0].view().and_then(|view| view.get());
+        self.send_waiting(client, Direction::Up, view.as_deref(), local);
         self.drive_client(client);
     }
 
     /// What the thread does that keeps the pace of paths with a rate.
-    fn send_waiting(&mut self, client: ClientNo, local: Time) {
-        let Some(view) = self.clients[client.0].view().and_then(|view| view.get()) else { return };
+    fn send_waiting(
+        &mut self,
+        client: ClientNo,
+        direction: Direction,
+        view: Option<&SendView>,
+        local: Time,
+    ) {
+        let Some(view) = view else { return };
         let mut packet = Vec::new();
         for target in &view.targets {
             let Some(pace) = &target.pace else { continue };
@@ -285,8 +303,7 @@ impl World {
                 }
                 let cargo = self.waiting[&packet[..16]];
                 let bytes = Rc::new(packet.clone());
-                let up = Direction::Up;
-                let copies = self.send_now(client, up, &session, target, &bytes, cargo);
+                let copies = self.send_now(client, direction, &session, target, &bytes, cargo);
                 self.ledger.add_copies(cargo.datagram, copies);
             }
         }
@@ -300,7 +317,27 @@ impl World {
         process.wakeups += 1;
         process.note_turn(self.now);
         self.expire_order(Actor::Server(server));
+        for client in self.waited_for_at(server) {
+            let view = self.servers[server.0].view(client).and_then(|view| view.get());
+            self.send_waiting(client, Direction::Down, view.as_deref(), local);
+            if self.next_turn(client).is_none() {
+                self.waited_for.remove(&client);
+            }
+        }
         self.drive_server(server);
+    }
+
+    /// The clients of a server for which packets wait there.
+    fn waited_for_at(&self, server: ServerNo) -> Vec<ClientNo> {
+        let its = |client: &&ClientNo| self.clients[client.0].server == server;
+        self.waited_for.iter().filter(its).copied().collect()
+    }
+
+    /// When the first packet may leave that waits for a client at its server.
+    fn next_turn(&self, client: ClientNo) -> Option<Time> {
+        let host = &self.servers[self.clients[client.0].server.0];
+        let view = host.view(client)?.get()?;
+        view.targets.iter().filter_map(|target| target.pace.as_ref()?.deadline()).min()
     }
 
     /// Polls a client until it wants nothing any more but to be woken.
@@ -352,9 +389,15 @@ impl World {
 
     /// Polls a server until it wants nothing any more but to be woken.
     pub(super) fn drive_server(&mut self, server: ServerNo) {
+        let local = self.servers[server.0].local(self.now);
+        let turns: Vec<Time> =
+            self.waited_for_at(server).into_iter().filter_map(|c| self.next_turn(c)).collect();
         loop {
             let host = &mut self.servers[server.0];
             let Some(process) = &mut host.process else { return };
+            if process.machine.take_pacer_wish() {
+                process.machine.start_pacing(local);
+            }
             // The news first: the watch must know that an address is proven before a packet goes
             // there that only a proven one may get.
             if let Some(event) = process.machine.poll_event() {
@@ -365,7 +408,8 @@ impl World {
                 self.send_from_server(route.remote, bytes);
             } else {
                 let waiting = process.order.as_ref().and_then(Reorder::deadline);
-                let due = process.machine.poll_timeout().into_iter().chain(waiting).min();
+                let timeout = process.machine.poll_timeout();
+                let due = timeout.into_iter().chain(waiting).chain(turns).min();
                 let due = due.map(|at| host.clock.when(at));
                 self.agenda.set(Actor::Server(server), due.map(|at| at.max(self.now)));
                 return;
