@@ -338,13 +338,20 @@ fn reorder(case: &Case) {
 
 /// All of what takes 0.2 s at that rate waits; a quarter without the option.
 fn path_queue(case: &Case) {
-    let mut pair = case.pair(&[("path-queue", "1s")], &[], &["name=a mtu=1500 rate=1"]);
+    let (words, mine): (_, Options) = match case.end {
+        End::Client => ("name=a mtu=1500 rate=1", &[("path-queue", "1s")]),
+        End::Server => ("name=a mtu=1500 rate-down=1", &[("path-queue", "1s"), ("mtu", "1500")]),
+    };
+    let mut pair = case.pair(mine, &[], &[words]);
     pair.open_flow();
+    let is_paced = || !pair.session()["paths"][0]["queue"].is_null();
+    wait_until(is_paced, || "it has no rate".to_owned());
+    let to = case.end.other();
     for number in 0..20 {
-        pair.send(End::Server, &[number; 1200]);
+        pair.send(to, &[number; 1200]);
     }
     for number in 0..20 {
-        assert_eq!(pair.receive(End::Server, PATIENCE), Some(vec![number; 1200]));
+        assert_eq!(pair.receive(to, PATIENCE), Some(vec![number; 1200]));
     }
 }
 

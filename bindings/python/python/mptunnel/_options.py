@@ -70,6 +70,7 @@ class _BothOptions(TypedDict, total=False):
     max_payload: int | None
     mtu: int | None
     reorder: Duration | None
+    path_queue: Duration | None
     reassembly_memory: Size | None
     receive_queue: Size | None
     socket_buffer: Size | None
@@ -86,7 +87,6 @@ class ClientOptions(_BothOptions, total=False):
 
     name: str | None
     peer_key: str | bytes | None
-    path_queue: Duration | None
 
 
 class ServerOptions(_BothOptions, total=False):
