@@ -304,3 +304,23 @@ fn a_server_wakes_up_for_nobody_when_nothing_waits() {
     world.run_for(60 * S);
     assert!(wakeups(&world) - before < 60, "{} in a minute", wakeups(&world) - before);
 }
+
+#[test]
+fn nothing_waits_for_an_address_that_is_not_proven() {
+    let mut mute = asymmetric(DOWN);
+    mute.down.loss = 1.0;
+    let (mut world, client) = over(vec![asymmetric(DOWN), mute]);
+    world.stream(client, Down, 2_000, SIZE);
+    world.run_for(S);
+
+    let host = world.server(SERVER);
+    let (machine, id) = (host.server().expect("it runs"), host.peer_of(client).expect("it is up"));
+    let peer = machine.peer(id).expect("it is up");
+    let view = machine.view(id).and_then(|view| view.get()).expect("it is up");
+    for slot in [0, 1] {
+        let target = view.targets.iter().find(|target| target.slot == slot).expect("it is heard");
+        let (proven, its) = (target.credit.is_none(), peer.pace(slot).expect("its rate is told"));
+        assert_eq!((proven, target.pace.is_some()), (slot == 0, slot == 0));
+        assert_eq!(its.waiting(host.local(world.now())).packets > 0, slot == 0);
+    }
+}
