@@ -290,9 +290,11 @@ static void figures(mpt_t *server, mpt_t *client) {
         CHECK(path->queue_packets == 0 && path->queue_bytes == 0 && path->queue_us == -1);
         CHECK(path->lead_out_us == -1 || (path->lead_out_us >= 0 && path->first_out > 0));
     }
-    /* Nothing is lost on the way: each of the sample was the first on one of the paths. */
+    /* Nothing is lost on the way. Each of the sample was the first on one path, which for some was
+     * one that is not there any more. */
     CHECK(here.residual_loss_out == 0 && here.samples_out > 0);
-    CHECK(paths[0].first_out + paths[1].first_out == paths[0].samples_out);
+    CHECK(paths[0].first_out + paths[1].first_out > 0);
+    CHECK(paths[0].first_out + paths[1].first_out <= here.samples_out);
     CHECK(paths[0].samples_out <= here.samples_out);
     CHECK(here.first_packets > 0 && here.first_bytes > 16 * here.first_packets && here.rekeys == 0);
 
