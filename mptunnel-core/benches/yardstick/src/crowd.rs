@@ -50,6 +50,8 @@ pub struct Crowd {
     clients: Vec<(Client, Arc<DataPlane>)>,
     /// Which client has which session.
     by_index: HashMap<u32, usize>,
+    /// Whether challenges are answered.
+    prove: bool,
     start: Instant,
     /// When timers were looked at.
     looked: Instant,
@@ -57,7 +59,10 @@ pub struct Crowd {
 
 impl Crowd {
     /// Opens `count` sessions. They are kept only by [`keep`](Self::keep).
-    pub fn open(server: SocketAddr, count: u64) -> Result<Crowd, Box<dyn Error>> {
+    ///
+    /// Who does not `prove` its addresses is not probed by the server: it may go away and stays a
+    /// session that does nothing.
+    pub fn open(server: SocketAddr, count: u64, prove: bool) -> Result<Crowd, Box<dyn Error>> {
         let (mut sockets, mut routes) = (Vec::new(), Vec::new());
         for number in 0..PATHS as u32 {
             let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -79,6 +84,7 @@ impl Crowd {
             routes,
             clients: Vec::new(),
             by_index: HashMap::new(),
+            prove,
             start: Instant::now(),
             looked: Instant::now(),
         };
@@ -166,7 +172,11 @@ impl Crowd {
         let (now, route) = (self.now(), self.routes[path]);
         let Some(index) = index_of(packet) else { return Ok(()) };
         // Answers to handshakes are the newest client's: it is the only one that waits.
-        let number = self.by_index.get(&index).copied().unwrap_or(self.clients.len() - 1);
+        let known = self.by_index.get(&index).copied();
+        if known.is_some() && !self.prove {
+            return Ok(());
+        }
+        let number = known.unwrap_or(self.clients.len() - 1);
         let (client, plane) = &mut self.clients[number];
         match plane.receive(now, &route, packet, &mut LastSession::default()) {
             Received::Control { session, inner, .. } => {

@@ -32,7 +32,7 @@ pub fn rows(plan: &Plan, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
     }
     let server = Arc::new(server.bind()?);
     let over = Arc::new(AtomicBool::new(false));
-    let crowd = Crowd::open(server.local_addrs()[0], SESSIONS)?.keep(over.clone());
+    let crowd = Crowd::open(server.local_addrs()[0], SESSIONS, true)?.keep(over.clone());
     let start = Instant::now();
     let up = || -> usize {
         server.peers().iter().flat_map(|peer| &peer.paths).filter(|path| path.up).count()

@@ -53,7 +53,7 @@ fn paths(plan: &Plan) -> Result<Row, Box<dyn Error>> {
 fn idle(plan: &Plan) -> Result<Row, Box<dyn Error>> {
     let (crowded, alone) = (open(1)?, open(1)?);
     // Nobody answers for them any more.
-    drop(Crowd::open(crowded.address(), IDLE)?);
+    drop(Crowd::open(crowded.address(), IDLE, false)?);
     let name = format!("beside {IDLE} idle sessions");
     let mut row = Row::new(GROUP, name, Unit::Rate, "alone");
     for _ in 0..plan.turns {
