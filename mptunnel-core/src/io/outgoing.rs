@@ -80,10 +80,8 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
     /// Seals one datagram. It is sent at the latest when the batch is [finished](Self::finish).
     pub(crate) fn push(&mut self, now: Time, flow: u16, payload: &[u8]) -> Result<(), SendRefused> {
         self.now = now;
-        let mut turns = std::mem::take(&mut self.turns);
-        let sent = self.view.send_in(now, &mut turns, flow, payload, self);
-        self.turns = turns;
-        sent
+        let view = self.view;
+        view.send(now, flow, payload, self)
     }
 
     /// Seals and sends datagrams. The first that was refused is told, with its length, if nothing
@@ -205,6 +203,10 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
 }
 
 impl<S: Sockets> PacketSink for Outgoing<'_, S> {
+    fn turns(&mut self) -> Option<&mut Turns> {
+        Some(&mut self.turns)
+    }
+
     fn room(&mut self, len: usize) -> &mut [u8] {
         if !self.batch.has_room(len) {
             self.flush();

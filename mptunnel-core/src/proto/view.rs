@@ -98,6 +98,11 @@ pub trait PacketSink {
     fn commit(&mut self, len: usize, paths: u32);
     /// The next packet is a further piece of a datagram.
     fn next_piece(&mut self) {}
+    /// Turns that were taken for several datagrams together, if it takes several: whoever has it
+    /// calls [`Plan::end`] after the last one.
+    fn turns(&mut self) -> Option<&mut Turns> {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -138,22 +143,6 @@ impl SendView {
         payload: &[u8],
         sink: &mut impl PacketSink,
     ) -> Result<(), SendRefused> {
-        let mut turns = Turns::default();
-        let sent = self.send_in(now, &mut turns, flow, payload, sink);
-        self.plan.end(&mut turns);
-        sent
-    }
-
-    /// The same for one of several datagrams, of which the last one is followed by
-    /// [`Plan::end`](super::sched::Plan::end) with these `turns`.
-    pub fn send_in(
-        &self,
-        now: Time,
-        turns: &mut Turns,
-        flow: u16,
-        payload: &[u8],
-        sink: &mut impl PacketSink,
-    ) -> Result<(), SendRefused> {
         let max = self.session.max_payload();
         if payload.len() > max {
             return Err(SendRefused::TooLarge { max });
@@ -166,7 +155,15 @@ impl SendView {
             return Err(SendRefused::NoPath);
         }
         let (number, mark) = self.session.reserve_marked(flow).ok_or(SendRefused::NoSession)?;
-        let mut paths = self.plan.pick(number, turns);
+        let mut paths = match sink.turns() {
+            Some(turns) => self.plan.pick(number, turns),
+            None => {
+                let mut turns = Turns::default();
+                let paths = self.plan.pick(number, &mut turns);
+                self.plan.end(&mut turns);
+                paths
+            }
+        };
         if paths & self.plan.usable == 0 {
             // Another view may have closed the path whose turn it was.
             paths |= self.best(1);
