@@ -85,33 +85,35 @@ impl Trend {
         while self.moments.front().is_some_and(|oldest| now.since(oldest.at) > TEN_AT_MOST) {
             self.moments.pop_front();
         }
-        let is_due = self.is_due(now);
+        if !self.is_due(now) {
+            return self.tell(now, paths);
+        }
         let mut marks = Vec::new();
-        let [mut second, mut ten] = self.cursors(now);
-        for (peer, path) in paths {
-            let mark = Mark::of(peer, path);
-            path.last_1s = second.span(&mark);
-            path.last_10s = ten.span(&mark);
-            if is_due {
-                marks.push(mark);
-            }
-        }
-        if is_due {
-            self.moments.push_back(Moment { at: now, marks });
-        }
+        self.tell_each(now, paths, |mark| marks.push(mark));
+        self.moments.push_back(Moment { at: now, marks });
     }
 
-    /// Tells some paths what changed lately.
+    /// Tells some paths what changed lately. They come in the same order.
     pub(crate) fn tell<'p>(
         &self,
         now: Time,
         paths: impl Iterator<Item = (PeerId, &'p mut PathInfo)>,
+    ) {
+        self.tell_each(now, paths, |_| ());
+    }
+
+    fn tell_each<'p>(
+        &self,
+        now: Time,
+        paths: impl Iterator<Item = (PeerId, &'p mut PathInfo)>,
+        mut then: impl FnMut(Mark),
     ) {
         let [mut second, mut ten] = self.cursors(now);
         for (peer, path) in paths {
             let mark = Mark::of(peer, path);
             path.last_1s = second.span(&mark);
             path.last_10s = ten.span(&mark);
+            then(mark);
         }
     }
 
