@@ -54,7 +54,7 @@ impl Selector {
         policy: &Policy,
         observed: Option<&Observed>,
     ) -> Plan {
-        let best = Best::of(candidates);
+        let mut best = None;
         if policy.mode == Mode::Redundant {
             self.memory = None;
         } else {
@@ -64,10 +64,10 @@ impl Selector {
                 (memory.fastest, memory.adaptive) = Default::default();
                 memory.mode = policy.mode;
             }
-            memory.judge(now, candidates, best);
+            best = Some(memory.judge(now, candidates));
         }
         let join = self.stand_in(now, candidates, policy.failback);
-        let Some(memory) = &mut self.memory else {
+        let (Some(memory), Some(best)) = (&mut self.memory, best) else {
             let chosen = redundant::choose(candidates, join);
             return with_sample(Plan::all_on(chosen), candidates, |path| path.backup);
         };
@@ -157,12 +157,15 @@ impl Selector {
 }
 
 impl Memory {
-    fn judge(&mut self, now: Time, candidates: &[Candidate], best: Best) {
+    /// Which paths are fit; what is best among them.
+    fn judge(&mut self, now: Time, candidates: &[Candidate]) -> Best {
+        let best = Best::of(candidates);
         let shared = self.mode == Mode::Weighted;
         self.gates.retain(|slot, _| candidates.iter().any(|path| path.slot == *slot));
         for path in candidates {
             self.gates.entry(path.slot).or_default().update(now, path, best, shared);
         }
+        best
     }
 
     /// The paths to choose from, and those that get a copy of everything while they are in doubt.
