@@ -415,7 +415,8 @@ fn keep_time(shared: &Arc<ServerShared>) {
                 // The client asks again. Without it packets leave as they come.
                 Err(error) => log::warn!(
                     target: "mptunnel::io",
-                    "no thread to keep to the rates of clients' links: {error}"
+                    "no thread to keep to the rates of clients' links ({error}): packets leave as they \
+                     come; end other programs or raise the limit of tasks, clients ask again"
                 ),
             }
         }

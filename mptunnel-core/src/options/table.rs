@@ -208,7 +208,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         unit: Unit::Seconds,
         range: Some(Range::new(100, 20_000)),
         default: Some("5s"),
-        help: "time between probes of an idle path; keeps NAT entries alive",
+        help: "time between probes of an idle path, not below probe-interval; keeps NAT entries alive",
         live: true,
         scope: Scope::BOTH,
         get: |s| Some(Value::Duration(s.idle_interval)),

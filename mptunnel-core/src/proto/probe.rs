@@ -64,7 +64,7 @@ struct SentPing {
     tx_pkts: u64,
     /// Never asked after, or asked after in vain.
     missed: bool,
-    /// One of those that are sent in doubt between two others.
+    /// Sent between two others that count: padded, or because the path is in doubt.
     between: bool,
     /// Bytes of the packet if that was padded; 0 if not.
     size: u16,

@@ -9,6 +9,9 @@
 //!     ▲                                                                            │
 //!     └──── answers, little loss, for `hold`: 0.5 s, doubled if it was open briefly ┘
 //! ```
+//!
+//! A path that carries a share of the traffic, and in front of which packets wait, gets a smaller
+//! share instead.
 
 use super::{Candidate, Measured};
 use crate::proto::health::is_queue;
