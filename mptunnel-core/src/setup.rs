@@ -3,14 +3,18 @@
 
 use crate::Error;
 use crate::keyfile::{self, Privacy};
-use crate::options::{Credentials, OptionSpec, PathRole, PathSpec, Place, Role, Settings};
+use crate::options::{
+    Credentials, OptionSpec, PathRate, PathRole, PathSpec, Place, Role, Settings,
+};
 use crate::proto::client::PathSettings;
 use crate::proto::config::{
     CipherChoice, ClientConfig, ClientKeys, Common, ServerConfig, ServerKey, ServerLimits,
 };
 use crate::proto::crypto::{Cipher, Psk, PublicKey, StaticSecret};
+use crate::proto::frame::LEARN_RATE;
 use crate::proto::probe::Intervals;
 use crate::proto::sched::Policy;
+use crate::proto::throttle::Rate;
 use std::collections::HashMap;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -188,10 +192,18 @@ pub(crate) fn path(settings: &Settings, spec: &PathSpec) -> PathSettings {
         name: spec.name.clone().unwrap_or_default(),
         backup: spec.role == PathRole::Backup,
         fixed_size: spec.mtu.is_some() || settings.mtu != 0,
-        // Mbit/s in bytes per second; 10^6 of them at most.
-        rate: spec.rate_mbit.map(|mbit| (mbit * 125_000.0) as u64),
-        // 1 to 10^9 of them.
-        rate_down: spec.rate_down_mbit.map_or(0, |mbit| (mbit * 1_000.0).round() as u32),
+        rate: match spec.rate {
+            PathRate::Unknown => Rate::Unknown,
+            // In bytes per second; 10^6 of them at most.
+            PathRate::Mbit(mbit) => Rate::Told((mbit * 125_000.0) as u64),
+            PathRate::Auto => Rate::Learnt,
+        },
+        rate_down: match spec.rate_down {
+            PathRate::Unknown => 0,
+            // 1 to 10^9 of them.
+            PathRate::Mbit(mbit) => (mbit * 1_000.0).round() as u32,
+            PathRate::Auto => LEARN_RATE,
+        },
         // The words of a path take no larger ones.
         weight: u16::try_from(spec.weight).unwrap_or(u16::MAX),
     }

@@ -315,6 +315,9 @@ static PATH_METRICS: &[Metric<PathInfo>] = &[
     metric("queue_delay_seconds", "gauge", "How long a packet sent now would wait.", |p| {
         seconds(p.queue.map(|queue| queue.delay))
     }),
+    metric("rate_bytes_per_second", "gauge", "At which packets leave, told or learnt.", |p| {
+        p.queue.and_then(|queue| queue.rate).map(count_of)
+    }),
     metric("samples_out_total", "counter", "Datagrams of a sample that were sent on it.", |p| {
         Some(count_of(p.worth_out.samples))
     }),
@@ -432,6 +435,7 @@ fn queue_json(queue: &Queue) -> Value {
         "packets": queue.packets,
         "bytes": queue.bytes,
         "delay_us": micros(Some(queue.delay)),
+        "rate_bytes_per_s": queue.rate,
     })
 }
 
@@ -583,7 +587,12 @@ mod tests {
                 last_10s: Lost::of((50, 5)),
                 total: Lost::of((800, 16)),
             },
-            queue: Some(Queue { packets: 3, bytes: 3_600, delay: Duration::from_millis(40) }),
+            queue: Some(Queue {
+                packets: 3,
+                bytes: 3_600,
+                delay: Duration::from_millis(40),
+                rate: Some(90_000),
+            }),
             losses_in: Losses { total: Lost::of((5, 0)), ..Losses::default() },
             sent: 10,
             sent_bytes: 1_000,
@@ -681,7 +690,9 @@ mod tests {
         assert_eq!(out["last_10s"], lost(50, 5, Some(0.1)));
         assert_eq!(out["total"], lost(800, 16, Some(0.02)));
         assert_eq!(client["paths"][0]["losses_in"]["last_1s"], none);
-        let queue = json!({ "packets": 3, "bytes": 3_600, "delay_us": 40_000 });
+        let queue = json!({
+            "packets": 3, "bytes": 3_600, "delay_us": 40_000, "rate_bytes_per_s": 90_000,
+        });
         assert_eq!(client["paths"][0]["queue"], queue);
         assert_eq!(client["session"]["rekeys"], 2);
         assert_eq!(client["session"]["pairs"][0]["correlation"], 1.0);
@@ -714,6 +725,7 @@ mod tests {
             ("queue_packets", "3"),
             ("queue_bytes", "3600"),
             ("queue_delay_seconds", "0.04"),
+            ("rate_bytes_per_second", "90000"),
         ] {
             let line = format!("mptunnel_path_{name}{of_path} {value}");
             assert!(text.lines().any(|l| l == line), "{line} in {text}");

@@ -59,8 +59,9 @@ pub struct PathInfo {
     pub losses_out: Losses,
     /// The same of what the other end sent.
     pub losses_in: Losses,
-    /// What waits to leave at the rate of the path, now; `None` if it has none, as under the legacy
-    /// protocol: the word `rate` at a client, `rate-down` of its client at a server.
+    /// What waits to leave at the rate of the path, now, and that rate; `None` if it has none, as
+    /// under the legacy protocol: the word `rate` at a client, `rate-down` of its client at a server.
+    /// One that is to be learnt has none until packets waited on the way for the first time.
     pub queue: Option<Queue>,
     /// Packets sent, copies and control included, handshakes not.
     pub sent: u64,

@@ -18,6 +18,7 @@ use crate::io::server::hex;
 use crate::options::{HostPort, PathSpec, Place, Protocol, Settings};
 use crate::proto::client::Client;
 use crate::proto::dataplane::DataPlane;
+use crate::proto::throttle::Rate;
 use crate::proto::time::Time;
 use crate::proto::view::SendView;
 use crate::sending::{self, Outlet, SendOptions};
@@ -484,7 +485,7 @@ impl Tunnel {
                 return Ok(id);
             }
         };
-        if settings.rate.is_some() {
+        if settings.rate != Rate::Unknown {
             io.pace_paths()?;
         }
         let (id, slot) = io.shared.add_path(settings).ok_or_else(too_many)?;
@@ -551,7 +552,7 @@ impl Tunnel {
         let settings = setup::path(&self.settings.lock(), &spec);
         let known = match &self.io {
             End::Ours(io) => {
-                if settings.rate.is_some() {
+                if settings.rate != Rate::Unknown {
                     io.pace_paths()?;
                 }
                 io.shared.with_control(|client, now| client.set_path(now, id, settings))

@@ -67,6 +67,7 @@ fn any_frame(dice: &mut Rng) -> Frame {
             seq: any_number(dice) as u32,
             t_tx: any_number(dice),
             hold_us: any_number(dice) as u32,
+            t_rx: any_number(dice) as u32,
             rx_pkts: any_number(dice),
             rx_bytes: any_number(dice),
         }),

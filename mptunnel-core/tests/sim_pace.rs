@@ -4,10 +4,12 @@
 mod sim;
 
 use mptunnel_core::proto::client::PathSettings;
+use mptunnel_core::proto::frame::LEARN_RATE;
 use mptunnel_core::proto::pace::Queue;
+use mptunnel_core::proto::throttle::Rate;
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{self, Down, Up};
-use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
+use mptunnel_core::sim::world::{ClientNo, Datagram, PathSpec, ServerNo, World};
 use sim::*;
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -17,7 +19,7 @@ const SLOW: u64 = 125_000;
 
 /// A link of 1 Mbit/s with 20 ms of delay and room for eight seconds, on a path that says so or
 /// does not.
-fn slow(rate: Option<u64>) -> PathSpec {
+fn slow(rate: Rate) -> PathSpec {
     let up = LinkConfig {
         delay: 20 * MS,
         rate: NonZeroU64::new(SLOW),
@@ -57,7 +59,7 @@ fn dropped(world: &World, client: ClientNo, index: usize) -> u64 {
 #[test]
 fn twice_what_a_link_carries_fills_it_and_not_its_buffer() {
     let mut results = Vec::new();
-    for rate in [None, Some(SLOW)] {
+    for rate in [Rate::Unknown, Rate::Told(SLOW)] {
         let (mut world, client) = over(vec![slow(rate)]);
         // 250 packets a second of 1,000 bytes, 1,028 with headers, where 121 pass.
         world.stream(client, Up, 250, 964);
@@ -81,7 +83,7 @@ fn twice_what_a_link_carries_fills_it_and_not_its_buffer() {
 
 #[test]
 fn a_slow_path_delays_and_costs_nothing_beside_a_fast_one() {
-    let (mut world, client) = over(vec![slow(Some(SLOW)), PathSpec::rtt(10 * MS)]);
+    let (mut world, client) = over(vec![slow(Rate::Told(SLOW)), PathSpec::rtt(10 * MS)]);
     world.stream(client, Up, 1_000, 964);
     world.run_for(3 * S);
     world.stop_streams();
@@ -96,7 +98,7 @@ fn a_slow_path_delays_and_costs_nothing_beside_a_fast_one() {
 
 #[test]
 fn pieces_of_a_datagram_are_taken_together_or_not_at_all() {
-    let (mut world, client) = over(vec![slow(Some(SLOW))]);
+    let (mut world, client) = over(vec![slow(Rate::Told(SLOW))]);
     for _ in 0..20 {
         // Three pieces: 34 ms of the link.
         world.send(client, Up, 0, 4_000).expect("there is a path");
@@ -116,14 +118,14 @@ fn pieces_of_a_datagram_are_taken_together_or_not_at_all() {
 
 #[test]
 fn a_rate_may_change_and_an_idle_path_needs_no_timer() {
-    let (mut world, client) = over(vec![slow(Some(SLOW / 10))]);
+    let (mut world, client) = over(vec![slow(Rate::Told(SLOW / 10))]);
     world.stream(client, Up, 100, 964);
     world.run_for(2 * S);
     let before = delivered(&world, client).0;
     let now = world.client(client).local(world.now());
     let host = world.client_mut(client);
     let id = host.paths[0].id.expect("it runs");
-    let settings = PathSettings { rate: Some(SLOW), ..PathSettings::default() };
+    let settings = PathSettings { rate: Rate::Told(SLOW), ..PathSettings::default() };
     assert!(host.client_mut().expect("it runs").set_path(now, id, settings));
     world.settle();
     world.run_for(2 * S);
@@ -265,7 +267,8 @@ fn a_rate_ends_with_its_path_and_with_its_client_and_nothing_waits_for_them() {
     wait(&mut world);
     world.set_dark(path(client, 0), true);
     world.run_for(40 * S);
-    assert_eq!(waiting(&world, client), Some(Queue::default()));
+    let left = waiting(&world, client).expect("it has a rate");
+    assert_eq!((left.packets, left.bytes), (0, 0));
     world.set_dark(path(client, 0), false);
     world.run_for(10 * S);
     wait(&mut world);
@@ -323,4 +326,120 @@ fn nothing_waits_for_an_address_that_is_not_proven() {
         assert_eq!((proven, target.pace.is_some()), (slot == 0, slot == 0));
         assert_eq!(its.waiting(host.local(world.now())).packets > 0, slot == 0);
     }
+}
+
+/// A link upwards of so many Mbit/s with 20 ms of delay and room for two seconds, of whose rate
+/// nobody knows.
+fn unknown(mbit: u64) -> PathSpec {
+    let up = LinkConfig {
+        delay: 20 * MS,
+        rate: NonZeroU64::new(mbit * 125_000),
+        buffer: usize::try_from(mbit * 250_000).expect("it is small"),
+        ..LinkConfig::default()
+    };
+    let settings = PathSettings { rate: Rate::Learnt, ..PathSettings::default() };
+    PathSpec { up, settings, ..PathSpec::rtt(40 * MS) }
+}
+
+/// Datagrams that arrived upwards within the last `span`, and the longest way of 99 % of them.
+fn lately(world: &World, client: ClientNo, span: Duration) -> (usize, Duration) {
+    let now = world.now();
+    let came = |d: &&Datagram| d.delivered_at.is_some_and(|at| now.since(at) < span);
+    let arrived = world.ledger().of(client, Up).filter(came);
+    let mut latencies: Vec<_> = arrived.filter_map(|d| d.latency()).collect();
+    (latencies.len(), quantile(&mut latencies, 0.99))
+}
+
+#[test]
+fn a_rate_that_is_learnt_fills_the_link_and_not_its_buffer() {
+    // What fits, in packets a second, is 1,024 for each 10 Mbit/s.
+    for (mbit, offered) in [(1, 200), (10, 1_200), (10, 2_000), (100, 20_000)] {
+        let (mut world, client) = over(vec![unknown(mbit)]);
+        world.stream(client, Up, offered, SIZE);
+        world.run_for(12 * S);
+
+        let (count, p99) = lately(&world, client, 8 * S);
+        let part = count as f64 / (8.0 * 102.4 * mbit as f64);
+        println!("{offered}/s over {mbit} Mbit/s: {:.1} % of it, {p99:?}", part * 100.0);
+        // 20 ms on the way, 50 ms of waiting, and what it takes to see that there is a queue.
+        assert!(part > 0.95 && p99 < 200 * MS, "{mbit} Mbit/s: {part}, {p99:?}");
+        world.verify();
+    }
+}
+
+#[test]
+fn a_rate_that_is_learnt_follows_the_link() {
+    let (mut world, client) = over(vec![unknown(10)]);
+    world.stream(client, Up, 1_500, SIZE);
+    world.run_for(5 * S);
+
+    world.set_link(path(client, 0), Up, unknown(1).up);
+    // Two seconds until the first probe is through, and those that came before it.
+    world.run_for(9 * S);
+    let (count, p99) = lately(&world, client, 3 * S);
+    assert!(count > 285 && p99 < 200 * MS, "{count}, {p99:?}");
+
+    world.set_link(path(client, 0), Up, unknown(50).up);
+    world.run_for(5 * S);
+    let before = dropped(&world, client, 0);
+    world.run_for(3 * S);
+    assert_eq!(dropped(&world, client, 0), before);
+}
+
+#[test]
+fn neither_jitter_nor_loss_nor_a_full_way_back_nor_a_longer_way_is_taken_for_too_much() {
+    let jittery = LinkConfig { jitter: 20 * MS, ..unknown(10).up };
+    let lossy = LinkConfig { loss: 0.2, ..unknown(10).up };
+    let paths = [
+        PathSpec { up: jittery, ..unknown(10) },
+        PathSpec { up: lossy, ..unknown(10) },
+        PathSpec { down: unknown(10).up, ..unknown(10) },
+    ];
+    for spec in paths {
+        let (mut world, client) = over(vec![spec]);
+        world.stream(client, Up, 500, SIZE);
+        world.stream(client, Down, 1_500, SIZE);
+        world.run_for(20 * S);
+        assert_eq!(dropped(&world, client, 0), 0);
+    }
+
+    let (mut world, client) = over(vec![unknown(10)]);
+    world.stream(client, Up, 500, SIZE);
+    world.run_for(3 * S);
+    let up = LinkConfig { delay: 80 * MS, ..unknown(10).up };
+    world.set_link(path(client, 0), Up, up);
+    // It looks like a queue, until sending less does not make it shorter.
+    world.run_for(3 * S);
+    let before = dropped(&world, client, 0);
+    assert!(before < 500, "{before}");
+    world.run_for(20 * S);
+    assert_eq!(dropped(&world, client, 0), before);
+}
+
+#[test]
+fn a_server_learns_what_a_link_carries_to_its_client() {
+    let (mut world, client) = over(vec![asymmetric(LEARN_RATE)]);
+    world.stream(client, Down, 2_000, SIZE);
+    world.run_for(4 * S);
+    let before = delivered_by(&world, client, Down).0;
+    world.run_for(8 * S);
+    let count = delivered_by(&world, client, Down).0 - before;
+    let path = world.client(client).client().expect("it runs").paths().next().expect("one");
+    let round_trip = path.probe.health.srtt().expect("it answers");
+    assert!(count > 7_900 && round_trip < 120 * MS, "{count} {round_trip:?}");
+
+    // The client may change its mind.
+    set_rate_down(&mut world, client, DOWN / 2);
+    world.run_for(300 * MS);
+    let before = delivered_by(&world, client, Down).0;
+    world.run_for(S);
+    let count = delivered_by(&world, client, Down).0 - before;
+    assert!((480..=520).contains(&count), "{count} in a second");
+    set_rate_down(&mut world, client, 0);
+    world.run_for(300 * MS);
+    assert_eq!(waiting(&world, client), None);
+    world.stop_streams();
+    world.run_for(10 * S);
+    world.verify();
+    world.assert_drains();
 }

@@ -26,11 +26,10 @@ pub struct PathSpec {
     pub weight: u32,
     /// Whether it carries traffic, or waits until no active path is up.
     pub role: PathRole,
-    /// What it can carry upwards, from here, Mbit/s, above 0.
-    pub rate_mbit: Option<f64>,
-    /// What it can carry to here, Mbit/s, above 0. A server of this version keeps to it, to the
-    /// nearest kbit/s.
-    pub rate_down_mbit: Option<f64>,
+    /// What it can carry upwards, from here: packets leave no faster.
+    pub rate: PathRate,
+    /// What it can carry to here: the server sends no faster, to the nearest kbit/s.
+    pub rate_down: PathRate,
     /// What it costs to use, for policies that look at it. No unit: smaller is cheaper.
     pub cost: Option<u32>,
     /// What logs and statistics call it.
@@ -40,6 +39,37 @@ pub struct PathSpec {
     /// Under `protocol = legacy`: whether its port is changed when nothing comes down for long,
     /// which a bridge that serves its first port only cannot follow.
     pub rotate: bool,
+}
+
+/// What the link of a path can carry in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum PathRate {
+    /// Not known: packets leave as they come.
+    #[default]
+    Unknown,
+    /// So many Mbit/s, 0.001 to 1,000,000, headers of IP and UDP included.
+    Mbit(f64),
+    /// Not known, and found out: from the delay of probes and from what arrives of the packets
+    /// between them.
+    Auto,
+}
+
+impl PathRate {
+    fn of_word(word: &str) -> Option<PathRate> {
+        match word {
+            "none" => Some(PathRate::Unknown),
+            "auto" => Some(PathRate::Auto),
+            _ => mbit(word).map(PathRate::Mbit),
+        }
+    }
+
+    fn word(self) -> Option<String> {
+        match self {
+            PathRate::Unknown => None,
+            PathRate::Mbit(rate) => Some(rate.to_string()),
+            PathRate::Auto => Some("auto".to_owned()),
+        }
+    }
 }
 
 /// Whether a path carries traffic all the time.
@@ -105,15 +135,15 @@ pub static PATH_WORDS: &[PathWord] = &[
     },
     PathWord {
         key: "rate",
-        placeholder: "MBIT",
-        expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5",
-        help: "what the link can carry upwards, in Mbit/s: packets leave no faster",
+        placeholder: "MBIT|auto|none",
+        expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5, or auto, or none",
+        help: "what the link can carry upwards, in Mbit/s: packets leave no faster; auto: it is found out (default none)",
     },
     PathWord {
         key: "rate-down",
-        placeholder: "MBIT",
-        expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5",
-        help: "what the link can carry to here, in Mbit/s: the server sends no faster",
+        placeholder: "MBIT|auto|none",
+        expected: "a number of Mbit/s from 0.001 to 1000000, such as 20 or 0.5, or auto, or none",
+        help: "what the link can carry to here, in Mbit/s: the server sends no faster; auto: it finds out (default none)",
     },
     PathWord {
         key: "cost",
@@ -198,8 +228,8 @@ impl Default for PathSpec {
             mark: None,
             weight: 1,
             role: PathRole::Active,
-            rate_mbit: None,
-            rate_down_mbit: None,
+            rate: PathRate::Unknown,
+            rate_down: PathRate::Unknown,
             cost: None,
             name: None,
             mtu: None,
@@ -299,8 +329,8 @@ impl PathSpec {
                     _ => return Err(malformed()),
                 }
             }
-            "rate" => self.rate_mbit = Some(mbit(value).ok_or_else(malformed)?),
-            "rate-down" => self.rate_down_mbit = Some(mbit(value).ok_or_else(malformed)?),
+            "rate" => self.rate = PathRate::of_word(value).ok_or_else(malformed)?,
+            "rate-down" => self.rate_down = PathRate::of_word(value).ok_or_else(malformed)?,
             "cost" => self.cost = Some(number(value).ok_or_else(malformed)?),
             "name" => {
                 let sound = (1..=64).contains(&value.len())
@@ -347,8 +377,8 @@ impl PathSpec {
                 weight => (weight != 1).then(|| weight.to_string()),
             },
             "role" => (self.role == PathRole::Backup).then(|| self.role.to_string()),
-            "rate" => self.rate_mbit.map(|rate| rate.to_string()),
-            "rate-down" => self.rate_down_mbit.map(|rate| rate.to_string()),
+            "rate" => self.rate.word(),
+            "rate-down" => self.rate_down.word(),
             "cost" => self.cost.map(|cost| cost.to_string()),
             "name" => self.name.clone(),
             "mtu" => self.mtu.map(|mtu| mtu.to_string()),

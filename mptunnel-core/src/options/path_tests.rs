@@ -21,8 +21,8 @@ fn all_words_are_read_in_any_order_between_blanks_or_commas() {
             mark: Some(16),
             weight: 3,
             role: PathRole::Backup,
-            rate_mbit: Some(0.5),
-            rate_down_mbit: Some(50.0),
+            rate: PathRate::Mbit(0.5),
+            rate_down: PathRate::Mbit(50.0),
             cost: Some(7),
             name: Some("lte".into()),
             mtu: Some(1400),
@@ -182,6 +182,14 @@ fn paths_without_a_name_are_called_after_where_they_go() {
     assert_eq!(names, ["a:1", "a:1#3", "a:1#2", "b:1", "server:1"]);
 }
 
+fn any_rate() -> impl Strategy<Value = PathRate> {
+    prop_oneof![
+        Just(PathRate::Unknown),
+        Just(PathRate::Auto),
+        (0.001f64..=1_000_000.0).prop_map(PathRate::Mbit),
+    ]
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text: String) {
@@ -190,8 +198,8 @@ proptest! {
 
     #[test]
     fn what_is_read_is_printed_so_that_it_reads_back(
-        rate in proptest::option::of(0.001f64..=1_000_000.0),
-        rate_down in proptest::option::of(0.001f64..=1_000_000.0),
+        rate in any_rate(),
+        rate_down in any_rate(),
         mark: Option<u32>,
         weight in 1u32..=65_535,
         cost: Option<u32>,
@@ -205,8 +213,7 @@ proptest! {
         let role = if backup { PathRole::Backup } else { PathRole::Active };
         let to = HostPort::new("bridge1.example", 4000).ok();
         let spec = PathSpec {
-            to, interface, source, mark, weight, role, rate_mbit: rate,
-            rate_down_mbit: rate_down, cost, name, mtu, rotate,
+            to, interface, source, mark, weight, role, rate, rate_down, cost, name, mtu, rotate,
         };
 
         prop_assert_eq!(spec.to_string().parse(), Ok(spec));

@@ -56,10 +56,14 @@ pub enum Frame {
     Rate {
         /// Path slot, below 32.
         path: u8,
-        /// In kbit/s, headers of IP and UDP included; 0: packets leave as they come.
+        /// In kbit/s, headers of IP and UDP included; 0: packets leave as they come;
+        /// [`LEARN_RATE`].
         kbit: u32,
     },
 }
+
+/// RATE: the client does not know, and the server shall find it out.
+pub const LEARN_RATE: u32 = u32::MAX;
 
 /// CLOSE: finished, final.
 pub const CLOSE_FINISHED: u16 = 0;
@@ -98,6 +102,9 @@ pub struct Pong {
     pub t_tx: u64,
     /// Microseconds between receiving the PING and sending this.
     pub hold_us: u32,
+    /// When the PING came, by the clock of who sends this: the low 32 bits of microseconds. 0: not
+    /// told.
+    pub t_rx: u32,
     /// Packets received on this path in this session before that PING, duplicates included.
     pub rx_pkts: u64,
     /// Bytes of those packets.
@@ -137,7 +144,7 @@ impl FrameList {
                     .put(&p.seq.to_le_bytes())
                     .put(&p.t_tx.to_le_bytes())
                     .put(&p.hold_us.to_le_bytes())
-                    .zeros(4)
+                    .put(&p.t_rx.to_le_bytes())
                     .put(&p.rx_pkts.to_le_bytes())
                     .put(&p.rx_bytes.to_le_bytes())
                     .done(),
@@ -246,13 +253,12 @@ fn parse_body(code: u8, body: &[u8]) -> Option<Frame> {
         (0x02, 40) => {
             let path = path(r.u8()?)?;
             r.skip(3)?;
-            let (seq, t_tx, hold_us) = (r.u32()?, r.u64()?, r.u32()?);
-            r.skip(4)?;
             Some(Frame::Pong(Pong {
                 path,
-                seq,
-                t_tx,
-                hold_us,
+                seq: r.u32()?,
+                t_tx: r.u64()?,
+                hold_us: r.u32()?,
+                t_rx: r.u32()?,
                 rx_pkts: r.u64()?,
                 rx_bytes: r.u64()?,
             }))
@@ -350,7 +356,15 @@ mod tests {
             tx_pkts: 2,
             tx_bytes: 3,
         }),
-        Frame::Pong(Pong { path: 0, seq: 7, t_tx: 1, hold_us: 9, rx_pkts: 2, rx_bytes: 3 }),
+        Frame::Pong(Pong {
+            path: 0,
+            seq: 7,
+            t_tx: 1,
+            hold_us: 9,
+            t_rx: 4,
+            rx_pkts: 2,
+            rx_bytes: 3,
+        }),
         Frame::Challenge { path: 3, nonce: [1; 8] },
         Frame::Response { path: 3, nonce: [2; 8] },
         Frame::Close { code: CLOSE_LIMIT, flow: FLOW },

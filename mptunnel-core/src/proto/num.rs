@@ -9,7 +9,13 @@ pub fn approximate(n: u64) -> f64 {
     n as f64
 }
 
-/// The same with seven digits, where memory counts.
+/// `x` without its fraction; 0 if it is negative or no number, the largest one if it is too large.
+#[allow(clippy::as_conversions, reason = "a cast from floating point saturates")]
+pub fn whole(x: f64) -> u64 {
+    x as u64
+}
+
+/// [`approximate`] with seven digits, where memory counts.
 #[allow(clippy::as_conversions, reason = "rounding is what an estimate can bear")]
 pub fn rough(n: u64) -> f32 {
     n as f32

@@ -35,7 +35,9 @@ const PIECES_MOST: usize = 128 << 10;
 /// Bytes of memory that an empty queue keeps.
 const EMPTY_MOST: usize = 128 << 10;
 /// Bytes of headers that a link carries with each packet: IPv4 and UDP.
-const HEADERS: u64 = 28;
+pub const HEADERS: u64 = 28;
+/// A rate at which nothing waits.
+pub const UNBOUNDED: u64 = u64::MAX;
 
 /// The pace of one path, shared by all who send on it.
 pub struct Pace {
@@ -43,6 +45,8 @@ pub struct Pace {
 }
 
 struct State {
+    /// Bytes per second.
+    rate: u64,
     /// Nanoseconds that a byte takes, times 2^16.
     byte_ns_16: u64,
     burst_ns: u64,
@@ -56,6 +60,10 @@ struct State {
     queued_ns: u64,
     /// Bytes of the queue, one packet behind the other.
     bytes: VecDeque<u8>,
+    /// Whether a packet had to wait, or was dropped, since somebody asked.
+    waited: bool,
+    /// Packets that were dropped when they were offered.
+    refused: u64,
 }
 
 struct Queued {
@@ -76,8 +84,8 @@ pub enum Part {
     Next,
 }
 
-/// What waits on a path whose rate is known (word `rate` at a client, `rate-down` at the server), so
-/// that it leaves no faster than the link carries it.
+/// What waits on a path whose rate is known, or is learnt (word `rate` at a client, `rate-down` at
+/// the server), so that it leaves no faster than the link carries it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Queue {
@@ -88,6 +96,9 @@ pub struct Queue {
     /// How long a packet that is sent now would wait. One that would for longer than the bound
     /// (option `path-queue`, 50 ms) is dropped, and counted among those that the path did not take.
     pub delay: Duration,
+    /// Bytes per second that leave, headers of IPv4 and UDP included; `None` if there is no such
+    /// bound now: the rate is yet to be learnt, or was forgotten.
+    pub rate: Option<u64>,
 }
 
 /// What becomes of a packet.
@@ -106,6 +117,7 @@ impl Pace {
     /// `bound`.
     pub fn new(rate: u64, bound: Duration) -> Self {
         let mut state = State {
+            rate,
             byte_ns_16: 0,
             burst_ns: 0,
             bound,
@@ -114,6 +126,8 @@ impl Pace {
             queue: VecDeque::new(),
             queued_ns: 0,
             bytes: VecDeque::new(),
+            waited: false,
+            refused: 0,
         };
         state.set_rate(Time::default(), rate);
         Pace { state: Mutex::new(state) }
@@ -141,8 +155,10 @@ impl Pace {
             state.leave(now, takes);
             return Offer::Now;
         }
+        state.waited = true;
         let wait = Duration::from_nanos(state.wait(now));
         if wait > state.bound && part == Part::First || !state.has_room(packet.len(), part) {
+            state.refused = state.refused.saturating_add(1);
             return Offer::Dropped;
         }
         // The timer may be late, and by so much a packet may be as well.
@@ -219,7 +235,18 @@ impl Pace {
             packets: widen(state.queue.len()),
             bytes: widen(state.bytes.len()),
             delay: Duration::from_nanos(state.wait(now)),
+            rate: (state.rate != UNBOUNDED).then_some(state.rate),
         }
+    }
+
+    /// Whether a packet had to wait, or was dropped, since this was asked last.
+    pub fn has_waited(&self) -> bool {
+        std::mem::take(&mut self.state.lock().waited)
+    }
+
+    /// Packets that were dropped when they were offered. Monotonic.
+    pub fn refused(&self) -> u64 {
+        self.state.lock().refused
     }
 
     /// How long a packet that is offered now would wait.
@@ -230,6 +257,7 @@ impl Pace {
 
 impl State {
     fn set_rate(&mut self, now: Time, rate: u64) {
+        self.rate = rate;
         // Above 2^46 bytes per second a byte takes no time.
         let byte_ns_16 = (1_000_000_000u64 << 16).checked_div(rate).unwrap_or(u64::MAX);
         let before = u128::from(std::mem::replace(&mut self.byte_ns_16, byte_ns_16));
@@ -372,7 +400,8 @@ mod tests {
             assert!(pace.take(late, &mut buffer).is_some() && buffer.is_empty());
         }
         assert!(pace.take(late, &mut buffer).is_none());
-        assert_eq!((pace.deadline(), pace.waiting(late)), (None, Queue::default()));
+        let nothing = Queue { rate: Some(125_000), ..Queue::default() };
+        assert_eq!((pace.deadline(), pace.waiting(late)), (None, nothing));
         assert_eq!(pace.offer(late, &session, &[7; 1_222], Part::First), Offer::Now);
     }
 

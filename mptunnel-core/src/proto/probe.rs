@@ -399,7 +399,15 @@ mod tests {
     }
 
     fn pong(ping: &Ping) -> Pong {
-        Pong { path: 0, seq: ping.seq, t_tx: ping.t_tx, hold_us: 0, rx_pkts: 0, rx_bytes: 0 }
+        Pong {
+            path: 0,
+            seq: ping.seq,
+            t_tx: ping.t_tx,
+            hold_us: 0,
+            t_rx: 0,
+            rx_pkts: 0,
+            rx_bytes: 0,
+        }
     }
 
     #[test]

@@ -24,6 +24,13 @@ impl Time {
         self.0
     }
 
+    /// The low 32 bits of [`as_micros`](Self::as_micros): enough to tell times apart that are less
+    /// than half an hour away from each other.
+    pub const fn low_micros(self) -> u32 {
+        let [a, b, c, d, ..] = self.0.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+
     /// The time from `earlier` to `self`, or zero if `earlier` is later.
     pub const fn since(self, earlier: Time) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))

@@ -149,7 +149,7 @@ fn info_of(
         remote_before: before.map(|(_, remote)| remote),
         local_before: before.map(|(local, _)| local),
         max_packet,
-        queue: path.pace.as_ref().map(|pace| pace.waiting(now)),
+        queue: path.throttle.pace().map(|pace| pace.waiting(now)),
         worth_out: score(Observed::outgoing),
         worth_in: score(Observed::incoming),
         errors: shared.errors.of(path.id),

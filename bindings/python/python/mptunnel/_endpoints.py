@@ -183,8 +183,8 @@ def open(
         `"HOST:PORT"` alone does as well.
     paths
         The paths to use, each in words: `to=HOST:PORT` (a bridge; without it, the server itself),
-        `if=NAME`, `src=ADDR`, `mark=N`, `weight=N`, `role=active|backup`, `rate=MBIT`,
-        `rate-down=MBIT`, `cost=N`, `mtu=BYTES`, `name=TEXT`, `rotate=on|off`. With none (`None`)
+        `if=NAME`, `src=ADDR`, `mark=N`, `weight=N`, `role=active|backup`, `rate=MBIT|auto`,
+        `rate-down=MBIT|auto`, `cost=N`, `mtu=BYTES`, `name=TEXT`, `rotate=on|off`. With none (`None`)
         there is one path, by whatever route there is. A path that cannot be opened now is no error: it waits and tries again.
     key
         The key that both ends share, in place of `key_file`: what `genkey` returned, or 32 bytes.

@@ -6,6 +6,7 @@ use super::super::event::{ClientEvent, Transmit};
 use super::super::frame::{self, CLOSE_FINISHED, Frame, FrameList, Ping, Pong};
 use super::super::limit::CLOSES_HEARD_PER_S;
 use super::super::num::{micros, path_bit};
+use super::super::pace::Pace;
 use super::super::pmtu::LOSS_TO_SUSPECT;
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::Route;
@@ -194,6 +195,7 @@ impl Client {
             seq: ping.seq,
             t_tx: ping.t_tx,
             hold_us: 0,
+            t_rx: now.low_micros(),
             rx_pkts: arrived,
             rx_bytes: counts.rx_bytes,
         }));
@@ -208,8 +210,10 @@ impl Client {
 
     fn on_pong(&mut self, now: Time, pong: &Pong) {
         let current = self.current.as_ref().map_or(0, |s| s.local_index());
+        let bound = self.config.common.path_queue;
         let Some(path) = self.path_mut(pong.path) else { return };
         let Some(answered) = path.probe.on_pong(now, pong, current) else { return };
+        let is_paced = path.throttle.on_answer(now, pong, &answered, |rate| Pace::new(rate, bound));
         let id = path.id;
         let round_trip = path.probe.health.last_rtt().unwrap_or_default();
         // A late answer must not revive a path that has lost its socket.
@@ -234,7 +238,7 @@ impl Client {
         if came_up {
             self.tell(ClientEvent::PathUp(id));
         }
-        if came_up || resized {
+        if came_up || resized || is_paced {
             self.publish(now);
         } else {
             self.replan(now);
@@ -341,7 +345,7 @@ impl Client {
         let PathState::Open { route, .. } = path.state else { return None };
         let (pn, bytes) = session.seal_ctrl(now, inner).ok()?;
         session.path(slot).on_sent(1, crate::proto::num::widen(bytes.len()));
-        if let Some(pace) = &path.pace {
+        if let Some(pace) = path.throttle.pace() {
             pace.charge(now, bytes.len());
         }
         self.log.remember(now, pn, &bytes);

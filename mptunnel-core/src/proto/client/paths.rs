@@ -9,11 +9,11 @@ use super::super::pmtu::Pmtu;
 use super::super::probe::Probe;
 use super::super::route::{PathCounts, Route};
 use super::super::sched::{Candidate, Plan, Rank};
+use super::super::throttle::{Rate, Throttle};
 use super::super::time::Time;
 use super::super::view::{SendView, Target};
 use super::super::wire::MAX_PATHS;
 use super::Client;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// How long copies still go to a path that is down: it may carry one way only.
@@ -28,11 +28,11 @@ pub struct PathSettings {
     pub backup: bool,
     /// The size of packets is what the application says: nothing is probed.
     pub fixed_size: bool,
-    /// What the link carries: bytes per second, headers of IP and UDP included. Packets leave no
-    /// faster.
-    pub rate: Option<u64>,
+    /// What the link carries: packets leave no faster.
+    pub rate: Rate,
     /// What the link carries to here, in kbit/s, headers included: the server lets packets leave
-    /// no faster. 0: not known.
+    /// no faster. 0: not known; [`LEARN_RATE`](crate::proto::frame::LEARN_RATE): not known, and the
+    /// server finds it out.
     pub rate_down: u32,
     /// Its share of the datagrams where each goes on one path; 0: as it is measured.
     pub weight: u16,
@@ -44,7 +44,7 @@ impl Default for PathSettings {
             name: String::new(),
             backup: false,
             fixed_size: false,
-            rate: None,
+            rate: Rate::Unknown,
             rate_down: 0,
             weight: 1,
         }
@@ -68,8 +68,8 @@ pub struct ClientPath {
     /// Its probes.
     pub probe: Probe,
     pub(super) pmtu: Pmtu,
-    /// How fast packets leave, if the application knows.
-    pub pace: Option<Arc<Pace>>,
+    /// How fast packets leave.
+    pub throttle: Throttle,
     /// Counts of sessions that are over.
     pub total: PathCounts,
     pub(super) resp_checks: PerSecond,
@@ -151,7 +151,8 @@ impl Client {
         // Sessions go on, and with them what they counted for the path that was here before.
         let before = self.live_counts(u8::try_from(slot).ok()?);
         let bound = self.config.common.path_queue;
-        let pace = settings.rate.map(|rate| Arc::new(Pace::new(rate, bound)));
+        let mut throttle = Throttle::default();
+        throttle.set(now, settings.rate, |rate| Pace::new(rate, bound));
         let mut probe = Probe::new(now);
         probe.continue_after(self.slot_seq.get(slot).copied().unwrap_or(0));
         *self.paths.get_mut(slot)? = Some(ClientPath {
@@ -164,7 +165,7 @@ impl Client {
             probe,
             pmtu: Pmtu::new(now, 0, true),
             total: before.below_zero(),
-            pace,
+            throttle,
             resp_checks: PerSecond::default(),
             heard: Time::default(),
             asked: None,
@@ -185,6 +186,7 @@ impl Client {
         path.state = PathState::Open { route, max_packet: path.pmtu.size() };
         path.cookie = None;
         path.probe.on_new_socket(now);
+        path.throttle.on_new_route(now);
         if !self.attempts.is_empty() {
             self.send_inits(slot);
         }
@@ -218,15 +220,7 @@ impl Client {
     pub fn set_path(&mut self, now: Time, id: PathId, settings: PathSettings) -> bool {
         let bound = self.config.common.path_queue;
         let Some(path) = self.find_mut(id) else { return false };
-        let unpaced = match (settings.rate, &path.pace) {
-            (Some(rate), Some(pace)) => {
-                pace.set_rate(now, rate);
-                None
-            }
-            (rate, _) => {
-                std::mem::replace(&mut path.pace, rate.map(|rate| Arc::new(Pace::new(rate, bound))))
-            }
-        };
+        let unpaced = path.throttle.set(now, settings.rate, |rate| Pace::new(rate, bound));
         if settings.rate_down != path.settings.rate_down {
             // The server is told with a PING.
             path.probe.hurry(now);
@@ -248,7 +242,7 @@ impl Client {
         };
         let gone = self.paths.get_mut(slot).and_then(Option::take);
         if let Some(gone) = gone {
-            if let Some(pace) = &gone.pace {
+            if let Some(pace) = gone.throttle.pace() {
                 pace.give_up(gone.slot);
             }
             self.gone += self.path_counts(&gone);
@@ -319,7 +313,7 @@ impl Client {
         let usable = self.usable();
         let target = |path: &ClientPath| match path.state {
             PathState::Open { route, max_packet } => {
-                let pace = path.pace.clone();
+                let pace = path.throttle.pace().cloned();
                 Some(Target { slot: path.slot, route, max_packet, credit: None, pace })
             }
             PathState::Closed => None,
@@ -359,7 +353,7 @@ impl Client {
                 backup: path.settings.backup,
                 alive: path.up,
                 weight: path.settings.weight,
-                queue: path.pace.as_ref().map_or(Duration::ZERO, |pace| pace.queue(now)),
+                queue: path.throttle.queue(now),
                 ..path.probe.candidate(path.slot, heard)
             }
         };

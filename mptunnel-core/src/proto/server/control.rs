@@ -65,19 +65,21 @@ impl Server {
         match frame {
             Frame::Ping(ping) => self.on_ping(now, id, session, route, &ping, len),
             Frame::Pong(pong) => {
+                let bound = self.config.common.path_queue;
                 if let Some(peer) = self.peers.get_mut(&id) {
                     let current = peer.current.local_index();
-                    let mut resized = false;
+                    let mut changed = false;
                     if let Some(slot) = peer.slots.get_mut(&pong.path)
                         && let Some(answered) = slot.probe.on_pong(now, &pong, current)
                     {
                         if slot.probe.health.loss_out().is_some_and(|loss| loss > LOSS_TO_SUSPECT) {
                             slot.pmtu.suspect(now);
                         }
-                        resized = slot.pmtu.on_answer(now, answered.size);
+                        changed = slot.pmtu.on_answer(now, answered.size);
                         peer.selector.on_answer(pong.path, answered.told);
+                        changed |= peer.learn_rate(now, &pong, &answered, bound);
                     }
-                    if resized {
+                    if changed {
                         peer.publish(now);
                     } else {
                         peer.replan(now);
@@ -191,6 +193,7 @@ impl Server {
             seq: ping.seq,
             t_tx: ping.t_tx,
             hold_us: 0,
+            t_rx: now.low_micros(),
             rx_pkts: arrived,
             rx_bytes: counts.rx_bytes,
         });
@@ -216,7 +219,7 @@ impl Server {
         let Some(slot) = peer.slots.get_mut(&path) else { return };
         let Some((route, old)) = slot.on_response(now, nonce) else { return };
         if let Some(old) = old.filter(|old| old.remote != route.remote) {
-            peer.note_move(path, old.remote);
+            peer.note_move(now, path, old.remote);
         }
         peer.publish(now);
         peer.send_due_pings(now, &mut *self.entropy, &mut self.transmits);

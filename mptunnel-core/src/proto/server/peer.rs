@@ -3,14 +3,15 @@
 
 use super::super::arrivals::Observed;
 use super::super::event::{PeerId, Transmit};
-use super::super::frame::{Frame, FrameList};
+use super::super::frame::{Frame, FrameList, LEARN_RATE, Pong};
 use super::super::limit::PerSecond;
 use super::super::num::{path_bit, widen};
 use super::super::pace::Pace;
-use super::super::probe::{Intervals, Mood, is_busy};
+use super::super::probe::{Answered, Intervals, Mood, is_busy};
 use super::super::route::{PathCounts, Route};
 use super::super::sched::{Agreement, Candidate, Plan, Policy, Rank, Selector};
 use super::super::session::{Session, SessionCounts};
+use super::super::throttle::{Rate, Throttle};
 use super::super::time::Time;
 use super::super::view::{SendView, Target, ViewCell};
 use super::PeerKey;
@@ -68,9 +69,9 @@ pub struct Peer {
     pub(super) observed: Option<Box<Observed>>,
     /// Something happened to it since somebody last looked.
     pub(super) touched: bool,
-    /// How fast packets leave on a path, where the client told what it carries: of few, as few
+    /// How fast packets leave on a path, where the client told something of that: of few, as few
     /// clients know.
-    paces: Vec<(u8, Arc<Pace>)>,
+    throttles: Vec<(u8, Throttle)>,
     /// Whether somebody sends what waits on a path: nothing may before.
     pub(super) has_pacer: bool,
 }
@@ -115,60 +116,82 @@ impl Peer {
             moved: Vec::new(),
             observed: None,
             touched: false,
-            paces: Vec::new(),
+            throttles: Vec::new(),
             has_pacer: false,
         }
     }
 
-    /// How fast packets leave on a path, if its client told what it carries.
+    /// Where packets wait on a path, if its client told what it carries, or that was found out.
     pub fn pace(&self, slot: u8) -> Option<&Arc<Pace>> {
-        self.paces.iter().find(|(of, _)| *of == slot).map(|(_, pace)| pace)
+        self.throttles.iter().find(|(of, _)| *of == slot)?.1.pace()
     }
 
-    /// The client told what a path carries to it: kbit/s, 0 if it does not know. What waits may do
-    /// so for at most `bound`. Whether there is such a path.
+    /// The client told what a path carries to it: kbit/s, 0 if it does not know, or
+    /// [`LEARN_RATE`]. What waits may do so for at most `bound`. Whether anything may wait now.
     pub(super) fn set_rate(&mut self, now: Time, slot: u8, kbit: u32, bound: Duration) -> bool {
-        let rate = u64::from(kbit).saturating_mul(BYTES_PER_KBIT);
-        match self.pace(slot) {
-            Some(pace) if kbit != 0 => pace.set_rate(now, rate),
-            Some(_) => {
-                let at = self.paces.iter().position(|(of, _)| *of == slot);
-                let gone = at.map(|at| self.paces.swap_remove(at));
-                self.publish(now);
-                if let Some((slot, pace)) = gone {
+        let at = self.throttles.iter().position(|(of, _)| *of == slot);
+        let rate = match kbit {
+            0 => {
+                let gone = at.map(|at| self.throttles.swap_remove(at).1);
+                if let Some(pace) = gone.as_ref().and_then(Throttle::pace) {
+                    self.publish(now);
                     pace.give_up(slot);
                 }
+                return !self.throttles.is_empty();
             }
-            None if kbit != 0 && self.slots.contains_key(&slot) => {
-                self.paces.push((slot, Arc::new(Pace::for_a_guest(rate, bound))));
+            LEARN_RATE => Rate::Learnt,
+            kbit => Rate::Told(u64::from(kbit).saturating_mul(BYTES_PER_KBIT)),
+        };
+        if at.is_none() && self.slots.contains_key(&slot) {
+            self.throttles.push((slot, Throttle::default()));
+        }
+        if let Some((_, throttle)) = self.throttles.iter_mut().find(|(of, _)| *of == slot) {
+            let had = throttle.pace().is_some();
+            throttle.set(now, rate, |rate| Pace::for_a_guest(rate, bound));
+            if throttle.pace().is_some() != had {
                 self.publish(now);
             }
-            None => {}
         }
-        !self.paces.is_empty()
+        !self.throttles.is_empty()
+    }
+
+    /// A PONG came on a path: its rate may be another one. Whether views have to be published.
+    pub(super) fn learn_rate(
+        &mut self,
+        now: Time,
+        pong: &Pong,
+        answered: &Answered,
+        bound: Duration,
+    ) -> bool {
+        let its = self.throttles.iter_mut().find(|(of, _)| *of == pong.path);
+        its.is_some_and(|(_, throttle)| {
+            throttle.on_answer(now, pong, answered, |rate| Pace::for_a_guest(rate, bound))
+        })
     }
 
     /// Somebody sends what waits on a path, from now on.
     pub(super) fn start_pacing(&mut self, now: Time) {
         self.has_pacer = true;
-        if !self.paces.is_empty() {
+        if !self.throttles.is_empty() {
             self.publish(now);
         }
     }
 
     /// Forgets what waits on paths that are not in `usable`, a set of bits: nobody sends it.
     pub(super) fn give_up_but(&self, usable: u32) {
-        for (slot, pace) in &self.paces {
-            if usable & path_bit(*slot) == 0 {
+        for (slot, throttle) in &self.throttles {
+            if usable & path_bit(*slot) == 0
+                && let Some(pace) = throttle.pace()
+            {
                 pace.give_up(*slot);
             }
         }
     }
 
     /// Forgets the rates of slots that are gone.
-    pub(super) fn forget_paces(&mut self) {
+    pub(super) fn forget_rates(&mut self) {
         let slots = &self.slots;
-        self.paces.retain(|(slot, _)| slots.contains_key(slot));
+        self.throttles.retain(|(slot, _)| slots.contains_key(slot));
     }
 
     /// Where a path led before it moved to where it is, if it ever did.
@@ -177,7 +200,10 @@ impl Peer {
     }
 
     /// A path moved away from `old`.
-    pub(super) fn note_move(&mut self, slot: u8, old: SocketAddr) {
+    pub(super) fn note_move(&mut self, now: Time, slot: u8, old: SocketAddr) {
+        if let Some((_, throttle)) = self.throttles.iter_mut().find(|(of, _)| *of == slot) {
+            throttle.on_new_route(now);
+        }
         self.moved.retain(|(of, _)| *of != slot);
         self.moved.push((slot, old));
     }
@@ -275,7 +301,7 @@ impl Peer {
             self.epoch = self.epoch.saturating_add(1);
             // Addresses, PING numbers and rates of another process mean nothing.
             self.gone = gone;
-            self.paces.clear();
+            self.throttles.clear();
             self.slots.clear();
             self.moved.clear();
             self.observed = None;

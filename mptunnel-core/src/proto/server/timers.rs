@@ -85,7 +85,7 @@ impl Server {
         });
         if peer.slots.len() != before {
             changed = true;
-            peer.forget_paces();
+            peer.forget_rates();
         }
         let active = peer.intervals.active;
         let mut missed = false;
