@@ -6,6 +6,7 @@ mod sim;
 
 use mptunnel_core::proto::config::ClientConfig;
 use mptunnel_core::proto::sched::{Failback, Mode, Policy};
+use mptunnel_core::proto::throttle::Rate;
 use mptunnel_core::sim::link::{Fades, LinkConfig};
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, Datagram, Direction, PathSpec, ServerNo, World};
@@ -150,6 +151,30 @@ fn weights_that_are_wrong_or_too_much_traffic_cost_little_more_than_what_does_no
             assert!(lost < bound, "{weight} {pps}: {lost}");
         }
     });
+}
+
+#[test]
+fn with_rates_wrong_weights_lose_nothing_that_the_paths_together_carry() {
+    // Automatic shares follow until nothing waits; others are tried again and again.
+    for (weight, longest) in [(0, 45 * MS), (1, 70 * MS)] {
+        let paths = [10u16, 20, 30].map(|mbit| {
+            let mut spec = weighing(rated(mbit.into()), weight);
+            spec.settings.rate = Rate::Told(u64::from(mbit) * 125_000);
+            spec
+        });
+        let (mut world, _, client) = tunnel_with(1, mode(Mode::Weighted), paths.to_vec());
+        // Two thirds of it would fit the slowest path if each got a third.
+        world.stream(client, Up, 5_000, 1_400);
+        world.run_for(10 * S);
+        // Four pieces each.
+        world.stream(client, Up, 20, 5_000);
+        world.run_for(5 * S);
+
+        assert_eq!(loss(&world, client, Up, 15 * S, 200 * MS), 0.0, "weight {weight}");
+        let p99 = p99(&world, client, Up, 2 * S, 200 * MS);
+        println!("weight {weight}: {p99:?}");
+        assert!(p99 < longest, "weight {weight}: {p99:?}");
+    }
 }
 
 #[test]

@@ -4,8 +4,9 @@
 
 use super::send::{SendBatch, SendReport};
 use super::socket::UdpSocket;
+use crate::proto::admission::Admission;
 use crate::proto::num::path_bit;
-use crate::proto::pace::{Offer, Part};
+use crate::proto::pace::Part;
 use crate::proto::route::Route;
 use crate::proto::sched::Turns;
 use crate::proto::time::Time;
@@ -60,8 +61,7 @@ pub(crate) struct Outgoing<'a, S: Sockets> {
     gated: u32,
     now: Time,
     part: Part,
-    /// Of the gated ones, those that have not taken the first piece of the datagram in hand.
-    refused: u32,
+    admission: Admission,
     /// Of the gated ones, those that have not taken everything of the batch in hand.
     short: u32,
 }
@@ -73,8 +73,8 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
         let gates = view.targets.iter().filter(|t| t.credit.is_some() || t.pace.is_some());
         let gated = gates.fold(0, |set, target| set | path_bit(target.slot));
         let (outcome, now, part) = (Outcome::default(), Time::default(), Part::First);
-        let turns = Turns::default();
-        Outgoing { batch, view, sockets, turns, outcome, gated, now, part, refused: 0, short: 0 }
+        let (turns, admission) = Default::default();
+        Outgoing { batch, view, sockets, turns, outcome, gated, now, part, admission, short: 0 }
     }
 
     /// Seals one datagram. It is sent at the latest when the batch is [finished](Self::finish).
@@ -121,43 +121,21 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
         self.outcome
     }
 
-    /// The paths of `paths` on which the packet of `len` bytes that was just sealed goes at once.
-    /// A path without credit for it does not get it; one with a rate may take it for later.
+    /// The paths of `paths` on which the packet of `len` bytes that was just sealed goes at once,
+    /// or another one in their place.
     fn gate(&mut self, len: usize, paths: u32) -> u32 {
         let view = self.view;
         let part = std::mem::replace(&mut self.part, Part::First);
-        if part == Part::First {
-            self.refused = 0;
+        let packet = self.batch.uncommitted(len);
+        let said = self.admission.admit(view, self.now, packet, paths, part);
+        if said.queued != 0 {
+            let its = view.targets.iter().filter(|t| said.queued & path_bit(t.slot) != 0);
+            its.for_each(|target| self.batch.note_queued(target.slot));
         }
-        let mut now = paths & !self.refused;
-        for target in &view.targets {
-            let bit = path_bit(target.slot);
-            if bit & now & self.gated == 0 {
-                continue;
-            }
-            if !target.may_send(&view.session, len) {
-                now &= !bit;
-                self.short |= bit;
-                continue;
-            }
-            let Some(pace) = &target.pace else { continue };
-            match pace.offer(self.now, &view.session, self.batch.uncommitted(len), part) {
-                Offer::Now => {}
-                Offer::Queued => {
-                    now &= !bit;
-                    self.batch.note_queued(target.slot);
-                }
-                Offer::Dropped => {
-                    now &= !bit;
-                    self.refused |= bit;
-                    self.short |= bit;
-                    view.session.path(target.slot).on_send_dropped(1);
-                    self.outcome.dropped += 1;
-                    self.outcome.full = true;
-                }
-            }
-        }
-        now
+        self.short |= said.dropped | said.unearned;
+        self.outcome.dropped += said.dropped.count_ones() as usize;
+        self.outcome.full |= said.dropped != 0;
+        said.now
     }
 
     fn flush(&mut self) {

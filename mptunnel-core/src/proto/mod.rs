@@ -23,6 +23,7 @@
     )
 )]
 
+pub mod admission;
 pub mod arrivals;
 pub mod budget;
 pub mod client;

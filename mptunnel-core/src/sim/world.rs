@@ -33,7 +33,7 @@ pub use host::{ClientHost, Lifetime, ServerHost};
 pub use ledger::{Datagram, Direction, Ledger, payload};
 pub use net::{Faults, PathNet, PathSpec};
 pub use parcel::{Cargo, Parcel};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 pub use traffic::{Traffic, TrafficNo};
@@ -86,8 +86,6 @@ pub struct World {
     waiting: HashMap<Vec<u8>, Cargo>,
     /// The clients for which packets wait at their servers.
     waited_for: BTreeSet<ClientNo>,
-    /// Datagrams of which a path with a rate did not take the first piece.
-    refused: HashSet<(u32, u8)>,
 }
 
 /// A packet that an observer saw as it was sent.
@@ -138,7 +136,6 @@ impl World {
             strays: Strays::default(),
             waiting: HashMap::new(),
             waited_for: BTreeSet::new(),
-            refused: HashSet::new(),
         }
     }
 

@@ -42,7 +42,7 @@ const LOWEST: u8 = 4;
 pub struct Best {
     /// The smallest loss.
     pub loss: f64,
-    /// The smallest excess of a round trip above the shortest one of its path.
+    /// The shortest time that a datagram waits.
     pub bloat: Duration,
 }
 
@@ -62,9 +62,11 @@ pub(super) fn is_queued(path: &Candidate) -> bool {
     is_queue(path.rtt.unwrap_or_default(), path.min_rtt.unwrap_or_default())
 }
 
-/// How much longer a round trip is than the shortest one of the path.
+/// How long a datagram waits: at this end, and on the way, as far as a round trip is longer than the
+/// shortest one of the path.
 pub(super) fn bloat(path: &Candidate) -> Duration {
-    path.rtt.unwrap_or_default().saturating_sub(path.min_rtt.unwrap_or_default())
+    let on_the_way = path.rtt.unwrap_or_default().saturating_sub(path.min_rtt.unwrap_or_default());
+    on_the_way.saturating_add(path.queue)
 }
 
 /// The gate of one path.

@@ -317,6 +317,16 @@ impl Plan {
         if number & self.sample.mask == 0 { paths | self.sample.paths } else { paths }
     }
 
+    /// The paths that carry the traffic, as bits: not those that only get a sample.
+    pub fn carriers(&self) -> u32 {
+        match &self.rule {
+            Rule::Same(paths) => *paths,
+            Rule::Mixed(mix) => mix.base | mix.more,
+            Rule::Dealt(_) => self.chosen & !self.sample.paths,
+            Rule::Nowhere => 0,
+        }
+    }
+
     /// Whether each datagram goes on one path only, not always the same.
     pub fn is_dealt(&self) -> bool {
         matches!(self.rule, Rule::Dealt(_))

@@ -7,8 +7,9 @@ use super::net::{Lane, PathNet};
 use super::parcel::{Cargo, Parcel};
 use super::{Captured, ClientNo, Datagram, Direction, Incarnation, MAX_TURNS, PathNo, ServerNo};
 use super::{World, host::Process};
+use crate::proto::admission::Admission;
 use crate::proto::event::{Reopen, ServerEvent, Transmit};
-use crate::proto::pace::{Offer, Part};
+use crate::proto::pace::Part;
 use crate::proto::reorder::Reorder;
 use crate::proto::session::Session;
 use crate::proto::time::Time;
@@ -136,15 +137,43 @@ impl World {
             _ => 0,
         };
         let count = (packets.len() - whole) as u8;
+        let mut admission = Admission::default();
         for (at, (bytes, paths)) in packets.into_iter().enumerate() {
             let piece = if at < whole { (0, 1) } else { ((at - whole) as u8, count) };
             let cargo = Cargo { datagram: number, piece };
             let now = self.now;
             self.watch_of(client, direction).on_sent(now, &bytes);
+            let part = if piece.0 == 0 { Part::First } else { Part::Next };
+            let local = self.local_at_sender(client, direction);
+            let said = admission.admit(view, local, &bytes, paths, part);
+            if said.queued != 0 {
+                self.waiting.insert(bytes[..16].to_vec(), cargo);
+                self.note_waiting(client, direction);
+            }
             let bytes = Rc::new(bytes);
-            for target in view.targets.iter().filter(|t| paths & (1 << t.slot) != 0) {
-                let copies = self.send_copy(client, direction, view, target, &bytes, cargo);
+            for target in view.targets.iter().filter(|t| said.now & (1 << t.slot) != 0) {
+                let session = &view.session;
+                let copies = self.send_now(client, direction, session, target, &bytes, cargo);
                 self.ledger.add_copies(number, copies);
+            }
+        }
+    }
+
+    fn local_at_sender(&self, client: ClientNo, direction: Direction) -> Time {
+        let host = &self.clients[client.0];
+        match direction {
+            Direction::Up => host.local(self.now),
+            Direction::Down => self.servers[host.server.0].local(self.now),
+        }
+    }
+
+    /// Something waits for its turn: a timer has to say when that comes.
+    fn note_waiting(&mut self, client: ClientNo, direction: Direction) {
+        match direction {
+            Direction::Up => self.drive_client(client),
+            Direction::Down => {
+                self.waited_for.insert(client);
+                self.drive_server(self.clients[client.0].server);
             }
         }
     }
@@ -158,56 +187,7 @@ impl World {
         watch.expect("who sends is alive")
     }
 
-    /// What the I/O layer does with one packet and one path: credit, socket, counters.
-    fn send_copy(
-        &mut self,
-        client: ClientNo,
-        direction: Direction,
-        view: &SendView,
-        target: &Target,
-        bytes: &Rc<Vec<u8>>,
-        cargo: Cargo,
-    ) -> u32 {
-        if !target.may_send(&view.session, bytes.len()) {
-            return 0;
-        }
-        if let Some(pace) = &target.pace {
-            let host = &self.clients[client.0];
-            let server = host.server;
-            let local = match direction {
-                Direction::Up => host.local(self.now),
-                Direction::Down => self.servers[server.0].local(self.now),
-            };
-            let first = cargo.piece.0 == 0;
-            let refused = &mut self.refused;
-            if !first && refused.contains(&(cargo.datagram, target.slot)) {
-                view.session.path(target.slot).on_send_dropped(1);
-                return 0;
-            }
-            let part = if first { Part::First } else { Part::Next };
-            match pace.offer(local, &view.session, bytes, part) {
-                Offer::Now => {}
-                Offer::Queued => {
-                    self.waiting.insert(bytes[..16].to_vec(), cargo);
-                    match direction {
-                        Direction::Up => self.drive_client(client),
-                        Direction::Down => {
-                            self.waited_for.insert(client);
-                            self.drive_server(server);
-                        }
-                    }
-                    return 0;
-                }
-                Offer::Dropped => {
-                    self.refused.insert((cargo.datagram, target.slot));
-                    view.session.path(target.slot).on_send_dropped(1);
-                    return 0;
-                }
-            }
-        }
-        self.send_now(client, direction, &view.session, target, bytes, cargo)
-    }
-
+    /// What the I/O layer does with one packet and one path: socket, counters.
     fn send_now(
         &mut self,
         client: ClientNo,
