@@ -81,7 +81,8 @@ pub struct PathInfo {
     pub worth_out: Worth,
     /// What it is worth to the datagrams that this end receives, in a sample.
     pub worth_in: Worth,
-    /// Errors that its socket reported, by errno; of a server's paths see [`Stats::errors`].
+    /// Errors that its socket reported, by errno; none at a server, whose sockets are no path's own:
+    /// see [`Stats::errors`].
     pub errors: Vec<(i32, u64)>,
     /// What changed within about a second. `None` unless somebody has looked at the endpoint about
     /// a second ago as well.
@@ -434,7 +435,7 @@ pub struct Stats {
     pub events_dropped: u64,
     /// Errors that sockets reported.
     pub socket_errors: u64,
-    /// Those of a server's sockets, by errno; of a client see [`PathInfo::errors`].
+    /// These by errno, those of paths that are gone included. None under the legacy protocol.
     pub errors: Vec<(i32, u64)>,
     /// Arrivals that the kernel dropped because a socket's receive buffer was full; a run of
     /// datagrams that arrived together counts once.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 #[derive(Default)]
 pub(crate) struct ErrorCounts {
     total: AtomicU64,
-    /// By path and errno.
+    /// By path and errno; by path 0 those of no path, and of paths that are gone.
     by_path: Mutex<BTreeMap<(PathId, i32), u64>>,
 }
 
@@ -23,9 +23,13 @@ impl ErrorCounts {
         *self.by_path.lock().entry((path, errno)).or_default() += 1;
     }
 
-    /// The path is gone; its errors stay in the total.
+    /// The path is gone; its errors stay among all of them.
     pub(crate) fn forget(&self, path: PathId) {
-        self.by_path.lock().retain(|(of, _), _| *of != path);
+        let mut by_path = self.by_path.lock();
+        for ((of, errno), count) in std::mem::take(&mut *by_path) {
+            let of = if of == path { PathId(0) } else { of };
+            *by_path.entry((of, errno)).or_default() += count;
+        }
     }
 
     /// All errors there ever were.
@@ -38,6 +42,15 @@ impl ErrorCounts {
         let by_path = self.by_path.lock();
         by_path.range((path, i32::MIN)..=(path, i32::MAX)).map(|((_, e), n)| (*e, *n)).collect()
     }
+
+    /// All errors there ever were, by errno.
+    pub(crate) fn all(&self) -> Vec<(i32, u64)> {
+        let mut all = BTreeMap::new();
+        for ((_, errno), count) in &*self.by_path.lock() {
+            *all.entry(*errno).or_default() += count;
+        }
+        all.into_iter().collect()
+    }
 }
 
 #[cfg(test)]
@@ -45,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_are_counted_by_path_and_number_and_outlive_the_path_in_the_total() {
+    fn errors_are_counted_by_path_and_number_and_outlive_the_path_in_the_sum() {
         let counts = ErrorCounts::default();
         let refused = io::Error::from_raw_os_error(libc::ECONNREFUSED);
         let unreachable = io::Error::from_raw_os_error(libc::ENETUNREACH);
@@ -59,5 +72,6 @@ mod tests {
         assert_eq!(of_1, [(libc::ENETUNREACH, 1), (libc::ECONNREFUSED, 2)]);
         assert_eq!(counts.of(PathId(1)), []);
         assert_eq!((counts.of(PathId(2)), counts.total()), (vec![(libc::ECONNREFUSED, 1)], 4));
+        assert_eq!(counts.all(), [(libc::ENETUNREACH, 1), (libc::ECONNREFUSED, 3)]);
     }
 }

@@ -121,7 +121,7 @@ impl Server {
         Stats {
             connected: has_peers,
             socket_errors: shared.errors.total(),
-            errors: shared.errors.of(PathId(0)),
+            errors: shared.errors.all(),
             kernel_dropped: sockets.clone().map(|s| u64::from(s.receive_drops())).sum(),
             receive_buffer: sockets.clone().next().map_or(0, |s| s.granted_buffers().recv),
             ..Stats::of(&shared.plane, &self.inbox, traffic)

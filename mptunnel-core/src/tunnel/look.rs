@@ -98,6 +98,7 @@ impl Tunnel {
         let stats = Stats {
             connected: view.is_some(),
             socket_errors: shared.errors.total(),
+            errors: shared.errors.all(),
             kernel_dropped: shared.kernel_dropped(),
             receive_buffer: first.map_or(0, |path| path.socket.granted_buffers().recv),
             mode,
