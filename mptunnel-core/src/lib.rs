@@ -57,7 +57,7 @@ pub use io::fork::ForkGuard;
 pub use proto::event::{PathId, PeerId};
 pub use sending::SendOptions;
 pub use server::{PeerHandle, Server, ServerBuilder, ServerSender};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, errno_name};
 pub use stats::{
     Losses, Lost, OrderCounts, PairInfo, PathInfo, PathState, PeerInfo, Quality, Queue,
     SessionInfo, Span, Stats, Traffic, Worth,

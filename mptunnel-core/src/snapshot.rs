@@ -7,14 +7,12 @@
 //! threads that count them, and what is left to do is one line per value with three characters to
 //! escape (Prometheus text format 0.0.4).
 
+mod json;
+
+use crate::PeerId;
 use crate::options::Role;
 use crate::relay::RelayStats;
-use crate::stats::{
-    Losses, Lost, PairInfo, PathInfo, PeerInfo, Queue, SessionInfo, Span, Stats, Worth,
-};
-use crate::{PathId, PeerId};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use crate::stats::{PairInfo, PathInfo, PeerInfo, SessionInfo, Stats};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,60 +41,13 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// As one JSON object. Times are in microseconds, losses fractions from 0 to 1, and what is not
-    /// measured yet is `null`. Later versions add members and remove none.
-    pub fn to_json(&self) -> String {
-        let drops: BTreeMap<_, _> = self.stats.drops.iter().copied().collect();
-        let mut all = json!({
-            "role": role(self.role),
-            "version": self.version,
-            "key_ids": self.key_ids,
-            "connected": self.stats.connected,
-            "mode": Some(self.stats.mode).filter(|word| !word.is_empty()),
-            "cipher": Some(self.stats.cipher).filter(|name| !name.is_empty()),
-            "backend": self.stats.backend,
-            "dropped": drops,
-            "unattributed": self.stats.unattributed,
-            "queue_dropped": self.stats.queue_dropped,
-            "reorder": {
-                "held": self.stats.reorder.held,
-                "given_up": self.stats.reorder.given_up,
-                "late": self.stats.reorder.late,
-            },
-            "events_dropped": self.stats.events_dropped,
-            "socket_errors": self.stats.socket_errors,
-            "kernel_dropped": self.stats.kernel_dropped,
-            "receive_buffer": self.stats.receive_buffer,
-            "errors": errors_json(&self.stats.errors),
-        });
-        let (key, list) = match self.role {
-            Role::Client => ("paths", self.paths.iter().map(path_json).collect()),
-            Role::Server => ("peers", self.peers.iter().map(peer_json).collect()),
-        };
-        all[key] = Value::Array(list);
-        if self.role == Role::Client {
-            all["session"] = session_json(&self.session);
-        }
-        if let Some(relay) = &self.relay {
-            all["relay"] = json!({
-                "flows": relay.flows,
-                "flows_refused": relay.flows_refused,
-                "to_tunnel": relay.to_tunnel,
-                "from_tunnel": relay.from_tunnel,
-                "dropped": relay.dropped,
-                "kernel_dropped": relay.kernel_dropped,
-            });
-        }
-        all.to_string()
-    }
-
     /// As text in the exposition format of Prometheus (0.0.4, `text/plain`). Every value carries
     /// its peer (0 at a client), its path and the name of the path as labels.
     pub fn to_prometheus(&self) -> String {
         let mut text = Exposition::default();
         let stats = &self.stats;
         let info =
-            [("role", role(self.role)), ("version", self.version), ("backend", stats.backend)];
+            [("role", role_word(self.role)), ("version", self.version), ("backend", stats.backend)];
         text.family("mptunnel_info", "gauge", "What this endpoint is.").sample(&info, 1.0);
         text.family("mptunnel_connected", "gauge", "Whether there is a session, or any client.")
             .sample(&[], f64::from(u8::from(stats.connected)));
@@ -192,7 +143,7 @@ impl Snapshot {
         for (peer, path) in &paths {
             let (peer, id) = (peer.to_string(), path.id.to_string());
             for (errno, count) in &path.errors {
-                let errno = name_of(*errno);
+                let errno = errno_name(*errno);
                 let labels =
                     [("peer", &*peer), ("path", &*id), ("name", &*path.name), ("errno", &*errno)];
                 text.sample(&labels, count_of(*count));
@@ -368,128 +319,16 @@ fn count_of(count: u64) -> f64 {
     count as f64
 }
 
-fn role(role: Role) -> &'static str {
+fn role_word(role: Role) -> &'static str {
     match role {
         Role::Client => "client",
         Role::Server => "server",
     }
 }
 
-fn micros(time: Option<Duration>) -> Value {
-    time.map_or(Value::Null, |time| json!(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
-}
-
-fn path_json(path: &PathInfo) -> Value {
-    let PathId(id) = path.id;
-    json!({
-        "id": id,
-        "slot": path.slot,
-        "name": path.name,
-        "words": path.words,
-        "up": path.up,
-        "state": path.state.name(),
-        "reason": path.reason,
-        "since_us": micros(Some(path.since)),
-        "backup": path.backup,
-        "remote": path.remote.map(|remote| remote.to_string()),
-        "local": path.local.map(|local| local.to_string()),
-        "remote_before": path.remote_before.map(|remote| remote.to_string()),
-        "local_before": path.local_before.map(|local| local.to_string()),
-        "max_packet": path.max_packet,
-        "rtt_us": micros(path.quality.rtt),
-        "last_rtt_us": micros(path.quality.last_rtt),
-        "min_rtt_us": micros(path.quality.min_rtt),
-        "jitter_us": micros(Some(path.quality.jitter)),
-        "loss_out": path.quality.loss_out,
-        "loss_in": path.quality.loss_in,
-        "losses_out": losses_json(&path.losses_out),
-        "losses_in": losses_json(&path.losses_in),
-        "queue": path.queue.as_ref().map(queue_json),
-        "sent": path.sent,
-        "sent_bytes": path.sent_bytes,
-        "send_dropped": path.send_dropped,
-        "received": path.received,
-        "received_bytes": path.received_bytes,
-        "wins": path.wins,
-        "duplicates": path.duplicates,
-        "worth_out": worth_json(&path.worth_out),
-        "worth_in": worth_json(&path.worth_in),
-        "errors": errors_json(&path.errors),
-        "last_1s": path.last_1s.as_ref().map(span_json),
-        "last_10s": path.last_10s.as_ref().map(span_json),
-    })
-}
-
-fn losses_json(losses: &Losses) -> Value {
-    let json =
-        |lost: &Lost| json!({ "sent": lost.sent, "lost": lost.lost, "fraction": lost.fraction() });
-    json!({
-        "last_1s": json(&losses.last_1s),
-        "last_10s": json(&losses.last_10s),
-        "total": json(&losses.total),
-    })
-}
-
-fn queue_json(queue: &Queue) -> Value {
-    json!({
-        "packets": queue.packets,
-        "bytes": queue.bytes,
-        "delay_us": micros(Some(queue.delay)),
-        "rate_bytes_per_s": queue.rate,
-    })
-}
-
-fn span_json(span: &Span) -> Value {
-    json!({
-        "length_us": micros(Some(span.length)),
-        "sent": span.sent,
-        "sent_bytes": span.sent_bytes,
-        "received": span.received,
-        "received_bytes": span.received_bytes,
-    })
-}
-
-fn worth_json(worth: &Worth) -> Value {
-    json!({
-        "samples": worth.samples,
-        "arrived": worth.arrived,
-        "first": worth.first,
-        "only": worth.only,
-        "mean_lead_us": micros(worth.mean_lead),
-    })
-}
-
-fn errors_json(errors: &[(i32, u64)]) -> BTreeMap<String, u64> {
-    errors.iter().map(|(errno, count)| (name_of(*errno), *count)).collect()
-}
-
-fn session_json(session: &SessionInfo) -> Value {
-    let pair = |pair: &PairInfo| {
-        json!({
-            "one": pair.one.0,
-            "other": pair.other.0,
-            "samples": pair.samples,
-            "lost_one": pair.lost_one,
-            "lost_other": pair.lost_other,
-            "lost_both": pair.lost_both,
-            "correlation": pair.correlation,
-        })
-    };
-    json!({
-        "rekeys": session.rekeys,
-        "peer_restarts": session.peer_restarts,
-        "first_packets": session.first_packets,
-        "first_bytes": session.first_bytes,
-        "copies": session.copies,
-        "late": session.late,
-        "residual_loss_out": session.residual_loss_out,
-        "samples_out": session.samples_out,
-        "pairs": session.pairs.iter().map(pair).collect::<Vec<_>>(),
-    })
-}
-
-/// What errno(3) calls an error, of those that sockets report; its number otherwise.
-fn name_of(errno: i32) -> String {
+/// What errno(3) calls an error, such as `ECONNREFUSED`, of those that sockets report; its number
+/// otherwise.
+pub fn errno_name(errno: i32) -> String {
     let names = [
         (libc::EACCES, "EACCES"),
         (libc::EADDRNOTAVAIL, "EADDRNOTAVAIL"),
@@ -507,19 +346,6 @@ fn name_of(errno: i32) -> String {
     ];
     let name = names.iter().find(|(number, _)| *number == errno);
     name.map_or_else(|| errno.to_string(), |(_, name)| (*name).to_owned())
-}
-
-fn peer_json(peer: &PeerInfo) -> Value {
-    let PeerId(id) = peer.id;
-    json!({
-        "id": id,
-        "restarts": peer.restarts,
-        "mode": peer.mode,
-        "cipher": peer.cipher,
-        "window": peer.window,
-        "session": session_json(&peer.session),
-        "paths": peer.paths.iter().map(path_json).collect::<Vec<_>>(),
-    })
 }
 
 /// Text in the exposition format.
@@ -562,7 +388,10 @@ impl Exposition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{OrderCounts, PathState, Quality, Traffic};
+    use crate::{
+        Losses, Lost, OrderCounts, PathId, PathState, Quality, Queue, Span, Traffic, Worth,
+    };
+    use serde_json::{Value, json};
 
     fn path(id: u32, name: &str) -> PathInfo {
         PathInfo {
@@ -620,7 +449,7 @@ mod tests {
     fn snapshot(role: Role) -> Snapshot {
         let stats = Stats {
             connected: true,
-            traffic: Traffic::default(),
+            traffic: Traffic { sent_bytes: 9, ..Traffic::default() },
             mode: if role == Role::Client { "weighted" } else { "" },
             drops: vec![("duplicate", 5), ("too_old", 0)],
             unattributed: 1,
@@ -672,6 +501,7 @@ mod tests {
             (&json!("aes-256-gcm"), &json!("weighted"))
         );
         assert_eq!(client["dropped"]["duplicate"], 5);
+        assert_eq!(client["traffic"]["sent_bytes"], 9);
         assert_eq!(client["reorder"]["given_up"], 2);
         assert_eq!(client["paths"][0]["name"], "a\"b\\c");
         assert_eq!(client["paths"][0]["rtt_us"], 1_500);
@@ -702,6 +532,7 @@ mod tests {
         assert_eq!(server["peers"][0]["mode"], "fastest");
         assert_eq!(server["peers"][0]["cipher"], "aes-256-gcm");
         assert_eq!(server["peers"][0]["id"], 3);
+        assert_eq!(server["peers"][0]["traffic"]["sent"], 0);
         assert_eq!(server["peers"][0]["session"]["late"], 1);
         assert_eq!(server["session"], Value::Null);
         assert_eq!(server["peers"][0]["paths"][0]["received_bytes"], 2_000);
