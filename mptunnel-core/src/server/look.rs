@@ -49,6 +49,22 @@ impl Server {
         })
     }
 
+    /// The clients that are connected, in the order in which they came: without looking at them.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    pub fn peer_ids(&self) -> Result<Vec<PeerId>, Error> {
+        if self.io.is_forked() {
+            return Err(Error::Forked);
+        }
+        let mut ids: Vec<PeerId> = match &self.io {
+            End::Ours(io) => io.shared.control.lock().peers().map(|peer| peer.id).collect(),
+            End::Legacy(io) => io.peers().iter().map(|peer| peer.id).collect(),
+        };
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
     /// One client.
     ///
     /// # Errors
