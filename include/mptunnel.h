@@ -76,10 +76,13 @@
 #define MPT_EVENT_INIT {sizeof(mpt_event), 0, 0, 0, 0, {0}, {0}}
 #define MPT_PATH_INFO_INIT                                                                         \
     {sizeof(mpt_path_info), 0, 0, 0, 0, 0, 0, 0, 0, -1, -1, -1, 0, -1, -1, 0, 0, 0, 0, 0, 0, 0,    \
-     {0}, {0}, {0}, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, -1}
+     {0}, {0}, {0}, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, -1, 0, 0, {0},   \
+     {0}, {0}, {0}, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0}
 #define MPT_STATS_INIT                                                                             \
     {sizeof(mpt_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,   \
-     -1, 0}
+     -1, 0, 0, {0}, {0}}
+#define MPT_COUNT_INIT {sizeof(mpt_count), 0, 0, {0}}
+#define MPT_PAIR_INFO_INIT {sizeof(mpt_pair_info), 0, 0, 0, 0, 0, 0, 0, -2}
 
 /*
  * One of the applications behind an mpclient or an mpserver, as part of an mpt_peer_id: at a client,
@@ -293,6 +296,33 @@ typedef enum mpt_format {
 } mpt_format;
 
 /**
+ * What state a path is in. A number keeps its meaning for ever; new ones may be added.
+ */
+typedef enum mpt_path_state {
+    /**
+     * The library is older than this header, or knows a state that this header does not.
+     */
+    MPT_PATH_UNKNOWN = 0,
+    /**
+     * Nothing has answered on it yet; at a server: its address is not proven yet.
+     */
+    MPT_PATH_STARTING = 1,
+    /**
+     * It is in use, or ready to be.
+     */
+    MPT_PATH_UP = 2,
+    /**
+     * It has fallen silent, and is tried again and again.
+     */
+    MPT_PATH_DOWN = 3,
+    /**
+     * A client's path that cannot be tried: its name does not resolve, its interface is missing, a
+     * socket hook refused its socket. That is tried again and again.
+     */
+    MPT_PATH_NO_SOCKET = 4,
+} mpt_path_state;
+
+/**
  * A bag of options for any number of endpoints; opaque.
  */
 typedef struct mpt_config mpt_config;
@@ -440,7 +470,7 @@ typedef struct mpt_path_info {
      */
     uint32_t max_packet;
     /**
-     * Microseconds since `up` changed; 0 at a server.
+     * Microseconds since `up` changed.
      */
     int64_t since_us;
     /**
@@ -541,8 +571,8 @@ typedef struct mpt_path_info {
      */
     uint64_t lost_in;
     /**
-     * Packets that wait to leave at the rate of the path (its word `rate`, at a server its client's
-     * `rate-down`); 0 without one.
+     * Packets that wait to leave at the rate of the path, known or learnt (its word `rate`, at a
+     * server its client's `rate-down`); 0 without one.
      */
     uint64_t queue_packets;
     /**
@@ -591,6 +621,99 @@ typedef struct mpt_path_info {
      * As `lead_out_us`, of what came here.
      */
     int64_t lead_in_us;
+    /**
+     * What state it is in: one of mpt_path_state.
+     */
+    int32_t state;
+    /**
+     * 0.
+     */
+    uint32_t reserved2;
+    /**
+     * Why it is in that state, in words for a person, cut to what fits; NUL-terminated.
+     */
+    char reason[256];
+    /**
+     * What a client's path sends from, as ADDR:PORT; "" while it has no socket, and at a server.
+     */
+    char local[72];
+    /**
+     * Where `remote` was before it last changed; "" if it never did.
+     */
+    char remote_before[72];
+    /**
+     * What `local` was before it last changed, or "".
+     */
+    char local_before[72];
+    /**
+     * Errors that its socket reported; mpt_error_list() has them by errno. 0 at a server, whose
+     * sockets are no path's own.
+     */
+    uint64_t errors;
+    /**
+     * Of how many packets `loss_out_1s` tells; 0: of none.
+     */
+    uint64_t known_out_1s;
+    /**
+     * Of how many `loss_out_10s` tells.
+     */
+    uint64_t known_out_10s;
+    /**
+     * Of how many `loss_in_1s` tells.
+     */
+    uint64_t known_in_1s;
+    /**
+     * Of how many `loss_in_10s` tells.
+     */
+    uint64_t known_in_10s;
+    /**
+     * The second that ends now is so long, in microseconds, 900,000 to 2,500,000; -1: nobody has
+     * looked at the paths about a second ago, which mpt_path_list() and mpt_metrics() do, and the
+     * four below are 0.
+     */
+    int64_t last_1s_us;
+    /**
+     * Packets sent within it.
+     */
+    uint64_t sent_1s;
+    /**
+     * Bytes of these.
+     */
+    uint64_t sent_bytes_1s;
+    /**
+     * Packets received within it.
+     */
+    uint64_t received_1s;
+    /**
+     * Bytes of these.
+     */
+    uint64_t received_bytes_1s;
+    /**
+     * The ten seconds that end now are so long, in microseconds, 9,500,000 to 13,000,000, or -1,
+     * likewise.
+     */
+    int64_t last_10s_us;
+    /**
+     * Packets sent within them.
+     */
+    uint64_t sent_10s;
+    /**
+     * Bytes of these.
+     */
+    uint64_t sent_bytes_10s;
+    /**
+     * Packets received within them.
+     */
+    uint64_t received_10s;
+    /**
+     * Bytes of these.
+     */
+    uint64_t received_bytes_10s;
+    /**
+     * Bytes per second at which packets leave, told or learnt, headers of IPv4 and UDP included;
+     * 0: there is no bound, or it is not learnt yet.
+     */
+    uint64_t rate_bytes_per_s;
 } mpt_path_info;
 
 /**
@@ -674,7 +797,7 @@ typedef struct mpt_stats_t {
     uint64_t duplicates;
     /**
      * Of the endpoint, 0 for a single peer: packets removed or refused for any reason but being a
-     * copy. mpt_metrics() has them by reason.
+     * copy. mpt_drop_list() has them by reason, and the copies.
      */
     uint64_t dropped;
     /**
@@ -690,7 +813,7 @@ typedef struct mpt_stats_t {
      */
     uint64_t events_dropped;
     /**
-     * Of the endpoint: errors that sockets reported.
+     * Of the endpoint: errors that sockets reported. mpt_error_list() has them by errno.
      */
     uint64_t socket_errors;
     /**
@@ -743,7 +866,88 @@ typedef struct mpt_stats_t {
      * Datagrams sent of which the peer has told what became of them.
      */
     uint64_t samples_out;
+    /**
+     * Of a single peer: packets that its receive window remembers; 0 at a client.
+     */
+    uint64_t window;
+    /**
+     * The option `mode` that counts in both directions, which may have been set at the other end;
+     * "" at a client under the legacy protocol.
+     */
+    char mode[24];
+    /**
+     * What packets are sealed with: "chacha20-poly1305" or "aes-256-gcm"; "" while there is no
+     * session, "none" under the legacy protocol. (By which code: "backend" of mpt_build_info().)
+     */
+    char cipher[32];
 } mpt_stats_t;
+
+/**
+ * One of several counters. Begin with MPT_COUNT_INIT.
+ */
+typedef struct mpt_count {
+    /**
+     * sizeof(mpt_count). All elements of an array have the same.
+     */
+    uint32_t struct_size;
+    /**
+     * Of errors: the errno. Of drops: 0.
+     */
+    int32_t code;
+    /**
+     * How often. It only grows.
+     */
+    uint64_t count;
+    /**
+     * Of errors: what errno(3) calls it, such as "ECONNREFUSED", or the number. Of drops: the
+     * reason, a word such as "auth_fail". NUL-terminated.
+     */
+    char name[48];
+} mpt_count;
+
+/**
+ * How much two paths lose together of what this end sends, by a sample of the latest datagrams
+ * that went on both. Begin with MPT_PAIR_INFO_INIT.
+ */
+typedef struct mpt_pair_info {
+    /**
+     * sizeof(mpt_pair_info). All elements of an array have the same.
+     */
+    uint32_t struct_size;
+    /**
+     * One of the paths.
+     */
+    mpt_path_id one;
+    /**
+     * The other one.
+     */
+    mpt_path_id other;
+    /**
+     * 0.
+     */
+    uint32_t reserved;
+    /**
+     * How many datagrams that is, 1 or more; older ones count less.
+     */
+    double samples;
+    /**
+     * Fraction of these that `one` lost, 0 to 1.
+     */
+    double lost_one;
+    /**
+     * Fraction that `other` lost, 0 to 1.
+     */
+    double lost_other;
+    /**
+     * Fraction that both lost, 0 to 1.
+     */
+    double lost_both;
+    /**
+     * The correlation of their losses (phi of the 2x2 table), -1 to 1: 0 where they fail
+     * independently, 1 where always together; -2: not known until each has lost something.
+     */
+    double correlation;
+} mpt_pair_info;
 
 #ifdef __cplusplus
 extern "C" {
@@ -829,6 +1033,14 @@ ptrdiff_t mpt_get(mpt_t *t, const char *key, char *buf, size_t cap);
  * manner of mpt_get(). "" at a client.
  */
 ptrdiff_t mpt_local_addr(mpt_t *t, char *buf, size_t cap);
+
+/**
+ * The ids of the keys in use, for comparing both ends; not secret. A client has one, a server one for
+ * each key that it takes, with a space between two. In the manner of mpt_get().
+ */
+ptrdiff_t mpt_key_ids(mpt_t *t,
+                      char *buf,
+                      size_t cap);
 
 /**
  * The largest datagram that can be sent, in bytes, at most 65507: what both ends accept, or what
@@ -1008,6 +1220,12 @@ int mpt_path_remove(mpt_t *t, mpt_path_id id);
 int mpt_path_list(mpt_t *t, mpt_peer_id peer, struct mpt_path_info *array, size_t cap, size_t *n);
 
 /**
+ * One word for an mpt_path_state: "starting", "up", "down", "no_socket", as mpt_metrics() has it;
+ * "unknown" for any other number. Static, never NULL.
+ */
+const char *mpt_path_state_name(int state);
+
+/**
  * == Events ==
  *
  * Takes the next piece of news; waits up to `timeout_ms`. Up to 1024 are kept, then the oldest
@@ -1033,6 +1251,42 @@ int mpt_stats(mpt_t *t, mpt_peer_id peer, struct mpt_stats_t *out);
  * which may be larger than `cap`, and another one at the next call.
  */
 ptrdiff_t mpt_metrics(mpt_t *t, int format, char *buf, size_t cap);
+
+/**
+ * Why packets were removed or refused, over the whole endpoint: every reason that there is, in the
+ * same order each time, those that never happened with 0. Copies are among them, as "duplicate".
+ * In the manner of mpt_path_list(): fills `cap` elements at most, and tells in `*n` how many there
+ * are.
+ */
+int mpt_drop_list(mpt_t *t, struct mpt_count *array, size_t cap, size_t *n);
+
+/**
+ * Errors that sockets reported, by errno: those of a client's path, or with 0 for `path` all that
+ * the endpoint ever met, on paths that are gone as well. In the manner of mpt_path_list(). What
+ * never happened is not in the list. None under the legacy protocol.
+ *
+ * MPT_EPATH. MPT_ENOTSUP for a path at a server, whose sockets are no path's own.
+ */
+int mpt_error_list(mpt_t *t, mpt_path_id path, struct mpt_count *array, size_t cap, size_t *n);
+
+/**
+ * Each pair of paths that datagrams of the sample went on: at a client with 0 for `peer`, at a
+ * server for one of its clients. In the manner of mpt_path_list(). With 32 paths there are up to
+ * 496 pairs; with one, or while each datagram goes over one path only, there are none.
+ *
+ * MPT_EPEER.
+ */
+int mpt_pair_list(mpt_t *t, mpt_peer_id peer, struct mpt_pair_info *array, size_t cap, size_t *n);
+
+/**
+ * The clients of a server that are connected, in the order in which they came; none at a client.
+ * Fills the first `cap` elements of `array`, and sets `*n` to how many there are, which may be more.
+ * `array` may be NULL if `cap` is 0.
+ */
+int mpt_peer_list(mpt_t *t,
+                  mpt_peer_id *array,
+                  size_t cap,
+                  size_t *n);
 
 /**
  * == Keys and versions ==

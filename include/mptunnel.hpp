@@ -49,6 +49,9 @@ namespace mpt {
 using path_id = mpt_path_id;
 using peer_id = mpt_peer_id;
 using path_info = mpt_path_info;
+using path_state = mpt_path_state;
+using pair_info = mpt_pair_info;
+using count = mpt_count;
 using event = mpt_event;
 using stats = mpt_stats_t;
 using message = mpt_msg;
@@ -203,6 +206,32 @@ private:
     void *data_;
     std::size_t size_;
 };
+
+/// A time in microseconds of mpt::path_info, of which -1 stands for one that is not known.
+inline std::optional<std::chrono::microseconds> micros(std::int64_t time) noexcept {
+    if (time < 0)
+        return std::nullopt;
+    return std::chrono::microseconds(time);
+}
+
+/// A fraction of mpt::path_info or mpt::stats, of which -1 stands for one that is not known.
+inline std::optional<double> fraction(double part) noexcept {
+    if (part < 0)
+        return std::nullopt;
+    return part;
+}
+
+/// The correlation of a pair, if it is known.
+inline std::optional<double> correlation(const pair_info &pair) noexcept {
+    if (pair.correlation < -1)
+        return std::nullopt;
+    return pair.correlation;
+}
+
+/// What state a path is in; path_state has one word for it as mpt_path_state_name().
+inline path_state state(const path_info &path) noexcept {
+    return static_cast<path_state>(path.state);
+}
 
 /// A bag of options for any number of sockets.
 class config {
@@ -434,13 +463,38 @@ public:
     }
     void remove_path(path_id id) { detail::check(detail::code_of(mpt_path_remove(handle_, id))); }
     std::vector<path_info> paths(peer_id peer = 0) const {
-        // A session has 32 paths at most.
-        std::vector<path_info> all(32, path_info MPT_PATH_INFO_INIT);
-        std::size_t n = 0;
-        detail::check(
-            detail::code_of(mpt_path_list(handle_, peer, all.data(), all.size(), &n)));
-        all.resize(n < all.size() ? n : all.size());
-        return all;
+        return list(path_info MPT_PATH_INFO_INIT, [&](path_info *array, std::size_t cap, auto n) {
+            return mpt_path_list(handle_, peer, array, cap, n);
+        });
+    }
+
+    /// Each pair of paths, and how much they lose together: see mpt_pair_list().
+    std::vector<pair_info> pairs(peer_id peer = 0) const {
+        return list(pair_info MPT_PAIR_INFO_INIT, [&](pair_info *array, std::size_t cap, auto n) {
+            return mpt_pair_list(handle_, peer, array, cap, n);
+        });
+    }
+    /// The errors of a path by errno, or of all sockets: see mpt_error_list().
+    std::vector<count> errors(path_id path = 0) const {
+        return list(count MPT_COUNT_INIT, [&](count *array, std::size_t cap, auto n) {
+            return mpt_error_list(handle_, path, array, cap, n);
+        });
+    }
+    /// Why packets were removed or refused: see mpt_drop_list().
+    std::vector<count> drops() const {
+        return list(count MPT_COUNT_INIT, [&](count *array, std::size_t cap, auto n) {
+            return mpt_drop_list(handle_, array, cap, n);
+        });
+    }
+    /// The clients of a server that are connected.
+    std::vector<peer_id> peers() const {
+        return list(peer_id(0), [&](peer_id *array, std::size_t cap, auto n) {
+            return mpt_peer_list(handle_, array, cap, n);
+        });
+    }
+    /// For comparing both ends: see mpt_key_ids().
+    std::string key_ids() const {
+        return text([&](char *buf, std::size_t cap) { return mpt_key_ids(handle_, buf, cap); });
     }
 
     mpt::stats stats(peer_id peer = 0) const {
@@ -452,6 +506,20 @@ public:
 private:
     std::error_code open(const std::string &uri, const mpt_config_t *options) noexcept {
         return detail::code_of(mpt_open(uri.c_str(), options, &handle_));
+    }
+
+    /// A list that may be longer at the next call than it was at the last.
+    template <typename T, typename Fill> static std::vector<T> list(const T &begin, Fill fill) {
+        // As many paths as a session has at most.
+        std::vector<T> all(32, begin);
+        for (;;) {
+            std::size_t n = 0;
+            detail::check(detail::code_of(fill(all.data(), all.size(), &n)));
+            bool whole = n <= all.size();
+            all.resize(whole ? n : n + n / 4, begin);
+            if (whole)
+                return all;
+        }
     }
 
     /// A text that may be longer at the next call than it was at the last.

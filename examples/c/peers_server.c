@@ -93,8 +93,8 @@ static void table(mpt_t *t) {
         if (mpt_path_list(t, peers[p], paths, MOST_PATHS, &n) < 0)
             continue;
         for (i = 0; i < n && i < MOST_PATHS; i++)
-            printf("peer %llu  path %u  %-4s  %-24s  rtt %.1f ms  won %llu of %llu\n",
-                   (unsigned long long)peers[p], paths[i].id, paths[i].up ? "up" : "down",
+            printf("peer %llu  path %u  %-9s %-24s  rtt %.1f ms  won %llu of %llu\n",
+                   (unsigned long long)peers[p], paths[i].id, mpt_path_state_name(paths[i].state),
                    paths[i].remote, (double)paths[i].rtt_us / 1000.0,
                    (unsigned long long)paths[i].wins, (unsigned long long)paths[i].received);
     }

@@ -195,6 +195,23 @@ pub unsafe extern "C" fn mpt_local_addr(t: *mut mpt_t, buf: *mut c_char, cap: us
     })
 }
 
+/// The ids of the keys in use, for comparing both ends; not secret. A client has one, a server one for
+/// each key that it takes, with a space between two. In the manner of mpt_get().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mpt_key_ids(t: *mut mpt_t, buf: *mut c_char, cap: usize) -> isize {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        let ids = open.call(|endpoint| {
+            Ok(match endpoint {
+                Endpoint::Client(tunnel) => tunnel.key_id().to_owned(),
+                Endpoint::Server(server) => server.key_ids().join(" "),
+            })
+        })?;
+        // SAFETY: a buffer as the header describes it.
+        unsafe { print(&ids, buf, cap) }
+    })
+}
+
 /// The largest datagram that can be sent, in bytes, at most 65507: what both ends accept, or what
 /// this one does while there is no session, and always at a server. 0 if the handle is not open.
 #[unsafe(no_mangle)]

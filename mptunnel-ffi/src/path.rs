@@ -1,13 +1,43 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Paths: adding, changing, removing, and what they look like.
 
-use crate::boundary::{Fail, boundary};
+use crate::boundary::boundary;
 use crate::endpoint::{mpt_path_id, mpt_peer_id, mpt_t};
-use crate::pointer::{Sized32, array, out, size_of_struct, text, write_struct};
+use crate::pointer::{List, Sized32, array, text};
 use crate::registry;
-use mptunnel_core::{Lost, PathId, PathInfo, PeerId};
-use std::ffi::{c_char, c_int};
+use mptunnel_core::{Lost, PathId, PathInfo, PathState, PeerId, Span};
+use std::ffi::{CStr, c_char, c_int};
+use std::net::SocketAddr;
 use std::time::Duration;
+
+/// What state a path is in. A number keeps its meaning for ever; new ones may be added.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum mpt_path_state {
+    /// The library is older than this header, or knows a state that this header does not.
+    MPT_PATH_UNKNOWN = 0,
+    /// Nothing has answered on it yet; at a server: its address is not proven yet.
+    MPT_PATH_STARTING = 1,
+    /// It is in use, or ready to be.
+    MPT_PATH_UP = 2,
+    /// It has fallen silent, and is tried again and again.
+    MPT_PATH_DOWN = 3,
+    /// A client's path that cannot be tried: its name does not resolve, its interface is missing, a
+    /// socket hook refused its socket. That is tried again and again.
+    MPT_PATH_NO_SOCKET = 4,
+}
+
+impl mpt_path_state {
+    fn of(state: PathState) -> Self {
+        match state {
+            PathState::Starting => mpt_path_state::MPT_PATH_STARTING,
+            PathState::Up => mpt_path_state::MPT_PATH_UP,
+            PathState::Down => mpt_path_state::MPT_PATH_DOWN,
+            PathState::NoSocket => mpt_path_state::MPT_PATH_NO_SOCKET,
+            _ => mpt_path_state::MPT_PATH_UNKNOWN,
+        }
+    }
+}
 
 /// One path as it is now. Begin with MPT_PATH_INFO_INIT.
 #[repr(C)]
@@ -29,7 +59,7 @@ pub struct mpt_path_info {
     pub reserved: u8,
     /// The largest packet that fits it, in bytes of UDP payload; 0 while it has no socket.
     pub max_packet: u32,
-    /// Microseconds since `up` changed; 0 at a server.
+    /// Microseconds since `up` changed.
     pub since_us: i64,
     /// Smoothed round trip in microseconds; -1: not measured yet.
     pub rtt_us: i64,
@@ -80,8 +110,8 @@ pub struct mpt_path_info {
     pub known_in: u64,
     /// Of these, packets that did not arrive.
     pub lost_in: u64,
-    /// Packets that wait to leave at the rate of the path (its word `rate`, at a server its client's
-    /// `rate-down`); 0 without one.
+    /// Packets that wait to leave at the rate of the path, known or learnt (its word `rate`, at a
+    /// server its client's `rate-down`); 0 without one.
     pub queue_packets: u64,
     /// Bytes of these, UDP payload.
     pub queue_bytes: u64,
@@ -107,6 +137,55 @@ pub struct mpt_path_info {
     pub only_in: u64,
     /// As `lead_out_us`, of what came here.
     pub lead_in_us: i64,
+    /// What state it is in: one of mpt_path_state.
+    pub state: i32,
+    /// 0.
+    pub reserved2: u32,
+    /// Why it is in that state, in words for a person, cut to what fits; NUL-terminated.
+    pub reason: [c_char; 256],
+    /// What a client's path sends from, as ADDR:PORT; "" while it has no socket, and at a server.
+    pub local: [c_char; 72],
+    /// Where `remote` was before it last changed; "" if it never did.
+    pub remote_before: [c_char; 72],
+    /// What `local` was before it last changed, or "".
+    pub local_before: [c_char; 72],
+    /// Errors that its socket reported; mpt_error_list() has them by errno. 0 at a server, whose
+    /// sockets are no path's own.
+    pub errors: u64,
+    /// Of how many packets `loss_out_1s` tells; 0: of none.
+    pub known_out_1s: u64,
+    /// Of how many `loss_out_10s` tells.
+    pub known_out_10s: u64,
+    /// Of how many `loss_in_1s` tells.
+    pub known_in_1s: u64,
+    /// Of how many `loss_in_10s` tells.
+    pub known_in_10s: u64,
+    /// The second that ends now is so long, in microseconds, 900,000 to 2,500,000; -1: nobody has
+    /// looked at the paths about a second ago, which mpt_path_list() and mpt_metrics() do, and the
+    /// four below are 0.
+    pub last_1s_us: i64,
+    /// Packets sent within it.
+    pub sent_1s: u64,
+    /// Bytes of these.
+    pub sent_bytes_1s: u64,
+    /// Packets received within it.
+    pub received_1s: u64,
+    /// Bytes of these.
+    pub received_bytes_1s: u64,
+    /// The ten seconds that end now are so long, in microseconds, 9,500,000 to 13,000,000, or -1,
+    /// likewise.
+    pub last_10s_us: i64,
+    /// Packets sent within them.
+    pub sent_10s: u64,
+    /// Bytes of these.
+    pub sent_bytes_10s: u64,
+    /// Packets received within them.
+    pub received_10s: u64,
+    /// Bytes of these.
+    pub received_bytes_10s: u64,
+    /// Bytes per second at which packets leave, told or learnt, headers of IPv4 and UDP included;
+    /// 0: there is no bound, or it is not learnt yet.
+    pub rate_bytes_per_s: u64,
 }
 
 // SAFETY: `repr(C)`, `struct_size` first, numbers and arrays of them only.
@@ -160,6 +239,28 @@ unsafe impl Sized32 for mpt_path_info {
             first_in: 0,
             only_in: 0,
             lead_in_us: -1,
+            state: 0,
+            reserved2: 0,
+            reason: [0; 256],
+            local: [0; 72],
+            remote_before: [0; 72],
+            local_before: [0; 72],
+            errors: 0,
+            known_out_1s: 0,
+            known_out_10s: 0,
+            known_in_1s: 0,
+            known_in_10s: 0,
+            last_1s_us: -1,
+            sent_1s: 0,
+            sent_bytes_1s: 0,
+            received_1s: 0,
+            received_bytes_1s: 0,
+            last_10s_us: -1,
+            sent_10s: 0,
+            sent_bytes_10s: 0,
+            received_10s: 0,
+            received_bytes_10s: 0,
+            rate_bytes_per_s: 0,
         }
     }
 }
@@ -174,6 +275,10 @@ impl mpt_path_info {
         let lost = |lost: &Lost| lost.fraction().unwrap_or(-1.0);
         let (out, back) = (&path.losses_out, &path.losses_in);
         let queue = path.queue.unwrap_or_default();
+        let at = |at: Option<SocketAddr>| array(&at.map(|at| at.to_string()).unwrap_or_default());
+        let span = |span: Option<Span>| (maybe(span.map(|s| s.length)), span.unwrap_or_default());
+        let ((last_1s_us, last_1s), (last_10s_us, last_10s)) =
+            (span(path.last_1s), span(path.last_10s));
         mpt_path_info {
             struct_size: 0,
             id: path.id.0,
@@ -198,7 +303,7 @@ impl mpt_path_info {
             wins: path.wins,
             duplicates: path.duplicates,
             name: array(&path.name),
-            remote: array(&path.remote.map(|remote| remote.to_string()).unwrap_or_default()),
+            remote: at(path.remote),
             words: array(&path.words),
             loss_out_1s: lost(&out.last_1s),
             loss_out_10s: lost(&out.last_10s),
@@ -220,6 +325,28 @@ impl mpt_path_info {
             first_in: path.worth_in.first,
             only_in: path.worth_in.only,
             lead_in_us: maybe(path.worth_in.mean_lead),
+            state: mpt_path_state::of(path.state) as i32,
+            reserved2: 0,
+            reason: array(&path.reason),
+            local: at(path.local),
+            remote_before: at(path.remote_before),
+            local_before: at(path.local_before),
+            errors: path.errors.iter().map(|(_, count)| count).sum(),
+            known_out_1s: out.last_1s.sent,
+            known_out_10s: out.last_10s.sent,
+            known_in_1s: back.last_1s.sent,
+            known_in_10s: back.last_10s.sent,
+            last_1s_us,
+            sent_1s: last_1s.sent,
+            sent_bytes_1s: last_1s.sent_bytes,
+            received_1s: last_1s.received,
+            received_bytes_1s: last_1s.received_bytes,
+            last_10s_us,
+            sent_10s: last_10s.sent,
+            sent_bytes_10s: last_10s.sent_bytes,
+            received_10s: last_10s.received,
+            received_bytes_10s: last_10s.received_bytes,
+            rate_bytes_per_s: queue.rate.unwrap_or(0),
         }
     }
 }
@@ -308,25 +435,26 @@ pub unsafe extern "C" fn mpt_path_list(
 ) -> c_int {
     boundary(|| {
         let open = registry::endpoint(t.addr())?;
-        let n = out(n, "n is NULL")?;
-        let size = match (cap, array.is_null()) {
-            (0, _) => size_of::<mpt_path_info>(),
-            (_, true) => return Err(Fail::invalid("the array is NULL")),
-            // SAFETY: not NULL, and there is an element.
-            (_, false) => unsafe { size_of_struct(array) }?,
-        };
+        // SAFETY: an array as the header describes it.
+        let list = unsafe { List::new(array, cap, n) }?;
         let paths = open.call(|endpoint| Ok(endpoint.paths(PeerId(peer))?))?;
-        for (index, path) in paths.iter().enumerate().take(cap) {
-            let info = mpt_path_info::of(PeerId(peer).client(), path);
-            let at = array.wrapping_byte_add(size * index);
-            // SAFETY: one of the `cap` elements of this size that the caller has there.
-            unsafe {
-                at.cast::<u32>().write_unaligned(u32::try_from(size).unwrap_or(u32::MAX));
-                write_struct(at, size, &info);
-            }
-        }
-        // SAFETY: not NULL, and the caller has room for a size there.
-        unsafe { n.write_unaligned(paths.len()) };
+        let infos = paths.iter().map(|path| mpt_path_info::of(PeerId(peer).client(), path));
+        // SAFETY: the same array.
+        unsafe { list.fill(infos) };
         Ok(0)
     })
+}
+
+/// One word for an mpt_path_state: "starting", "up", "down", "no_socket", as mpt_metrics() has it;
+/// "unknown" for any other number. Static, never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn mpt_path_state_name(state: c_int) -> *const c_char {
+    const NAMES: [(mpt_path_state, &CStr); 4] = [
+        (mpt_path_state::MPT_PATH_STARTING, c"starting"),
+        (mpt_path_state::MPT_PATH_UP, c"up"),
+        (mpt_path_state::MPT_PATH_DOWN, c"down"),
+        (mpt_path_state::MPT_PATH_NO_SOCKET, c"no_socket"),
+    ];
+    let known = NAMES.iter().find(|(known, _)| *known as c_int == state);
+    known.map_or(c"unknown", |(_, name)| name).as_ptr()
 }

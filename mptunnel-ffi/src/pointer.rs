@@ -110,6 +110,49 @@ fn floor_char_boundary(text: &str, most: usize) -> usize {
     fits
 }
 
+/// Where a list goes: an array of the caller's with room for `cap` elements of the size that the first
+/// one tells, and how many there are in all, which may be more.
+pub(crate) struct List<T> {
+    array: *mut T,
+    size: usize,
+    cap: usize,
+    n: *mut usize,
+}
+
+impl<T: Sized32> List<T> {
+    /// # Safety
+    /// NULL, or an array of at least `cap` elements whose `struct_size` is readable; `n` is NULL, or
+    /// there is room for a size.
+    pub(crate) unsafe fn new(array: *mut T, cap: usize, n: *mut usize) -> Result<Self, Fail> {
+        let n = out(n, "n is NULL")?;
+        let size = match (cap, array.is_null()) {
+            (0, _) => size_of::<T>(),
+            (_, true) => return Err(Fail::invalid("the array is NULL")),
+            // SAFETY: not NULL, and there is an element.
+            (_, false) => unsafe { size_of_struct(array) }?,
+        };
+        Ok(List { array, size, cap, n })
+    }
+
+    /// Writes as many of `items` as there is room for, and how many there are.
+    ///
+    /// # Safety
+    /// The `cap` elements and `n` are writable, and nobody else uses them.
+    pub(crate) unsafe fn fill(self, items: impl ExactSizeIterator<Item = T>) {
+        let count = items.len();
+        for (index, item) in items.enumerate().take(self.cap) {
+            let at = self.array.wrapping_byte_add(self.size * index);
+            // SAFETY: one of the `cap` elements of this size that the caller has there.
+            unsafe {
+                at.cast::<u32>().write_unaligned(u32::try_from(self.size).unwrap_or(u32::MAX));
+                write_struct(at, self.size, &item);
+            }
+        }
+        // SAFETY: not NULL, and the caller has room for a size there.
+        unsafe { self.n.write_unaligned(count) };
+    }
+}
+
 /// A struct that begins with its size, so that it can grow: programs and library may disagree about
 /// how long it is, and both only touch what both know.
 ///

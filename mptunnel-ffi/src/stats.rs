@@ -3,7 +3,7 @@
 
 use crate::boundary::{Fail, boundary};
 use crate::endpoint::{mpt_peer_id, mpt_t};
-use crate::pointer::{Sized32, out, print, size_of_struct, write_struct};
+use crate::pointer::{Sized32, array, out, print, size_of_struct, write_struct};
 use crate::registry;
 use mptunnel_core::{Endpoint, PeerId, SessionInfo, Traffic};
 use std::ffi::{c_char, c_int};
@@ -34,7 +34,7 @@ pub struct mpt_stats_t {
     /// Packets that another path had brought before.
     pub duplicates: u64,
     /// Of the endpoint, 0 for a single peer: packets removed or refused for any reason but being a
-    /// copy. mpt_metrics() has them by reason.
+    /// copy. mpt_drop_list() has them by reason, and the copies.
     pub dropped: u64,
     /// Of the endpoint: packets from an address that is no path's.
     pub unattributed: u64,
@@ -42,7 +42,7 @@ pub struct mpt_stats_t {
     pub queue_dropped: u64,
     /// Of the endpoint: events that the application did not fetch in time.
     pub events_dropped: u64,
-    /// Of the endpoint: errors that sockets reported.
+    /// Of the endpoint: errors that sockets reported. mpt_error_list() has them by errno.
     pub socket_errors: u64,
     /// Of the endpoint: arrivals dropped by the kernel because a receive buffer was full.
     pub kernel_dropped: u64,
@@ -70,9 +70,17 @@ pub struct mpt_stats_t {
     pub residual_loss_out: f64,
     /// Datagrams sent of which the peer has told what became of them.
     pub samples_out: u64,
+    /// Of a single peer: packets that its receive window remembers; 0 at a client.
+    pub window: u64,
+    /// The option `mode` that counts in both directions, which may have been set at the other end;
+    /// "" at a client under the legacy protocol.
+    pub mode: [c_char; 24],
+    /// What packets are sealed with: "chacha20-poly1305" or "aes-256-gcm"; "" while there is no
+    /// session, "none" under the legacy protocol. (By which code: "backend" of mpt_build_info().)
+    pub cipher: [c_char; 32],
 }
 
-// SAFETY: `repr(C)`, `struct_size` first, numbers only.
+// SAFETY: `repr(C)`, `struct_size` first, numbers and arrays of them only.
 unsafe impl Sized32 for mpt_stats_t {
     const LEAST: usize = std::mem::offset_of!(mpt_stats_t, peers);
 
@@ -105,6 +113,9 @@ unsafe impl Sized32 for mpt_stats_t {
             rekeys: 0,
             residual_loss_out: -1.0,
             samples_out: 0,
+            window: 0,
+            mode: [0; 24],
+            cipher: [0; 32],
         }
     }
 }
@@ -137,6 +148,8 @@ impl mpt_stats_t {
             all.connected = 1;
             all.count(peer.traffic);
             all.tell(&peer.session);
+            all.window = peer.window as u64;
+            (all.mode, all.cipher) = (array(peer.mode), array(peer.cipher));
             return Ok(all);
         }
         match endpoint {
@@ -148,6 +161,7 @@ impl mpt_stats_t {
         let reasons = stats.drops.iter().filter(|(reason, _)| *reason != "duplicate");
         all.dropped = reasons.map(|(_, count)| count).sum();
         all.connected = u32::from(stats.connected);
+        (all.mode, all.cipher) = (array(stats.mode), array(stats.cipher));
         all.unattributed = stats.unattributed;
         all.queue_dropped = stats.queue_dropped;
         all.events_dropped = stats.events_dropped;

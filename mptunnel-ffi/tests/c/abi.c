@@ -39,6 +39,8 @@ FROZEN(events_of_servers, MPT_EVENT_PEER_UP == 20 && MPT_EVENT_PEER_RESTARTED ==
        MPT_EVENT_PEER_GONE == 22 && MPT_EVENT_PEER_PATH_UP == 23 &&
        MPT_EVENT_PEER_PATH_MOVED == 24 && MPT_EVENT_PEER_PATH_SILENT == 25 &&
        MPT_EVENT_UNKNOWN_KEY == 26 && MPT_EVENT_PEER_REFUSED == 27);
+FROZEN(path_states, MPT_PATH_UNKNOWN == 0 && MPT_PATH_STARTING == 1 && MPT_PATH_UP == 2 &&
+       MPT_PATH_DOWN == 3 && MPT_PATH_NO_SOCKET == 4);
 FROZEN(abi_version, MPT_ABI_VERSION == 1 && MPT_KEY_SIZE == 45);
 
 #if UINTPTR_MAX == UINT64_MAX
@@ -52,7 +54,7 @@ FROZEN(event, sizeof(mpt_event) == 352);
 FROZEN(event_members, offsetof(mpt_event, type) == 4 && offsetof(mpt_event, peer) == 8 &&
        offsetof(mpt_event, path) == 16 && offsetof(mpt_event, code) == 20 &&
        offsetof(mpt_event, name) == 24 && offsetof(mpt_event, text) == 96);
-FROZEN(path_info, sizeof(mpt_path_info) == 696);
+FROZEN(path_info, sizeof(mpt_path_info) == 1304);
 FROZEN(path_info_members, offsetof(mpt_path_info, id) == 4 && offsetof(mpt_path_info, peer) == 8 &&
        offsetof(mpt_path_info, slot) == 16 && offsetof(mpt_path_info, up) == 17 &&
        offsetof(mpt_path_info, backup) == 18 && offsetof(mpt_path_info, max_packet) == 20 &&
@@ -73,7 +75,22 @@ FROZEN(path_info_worth, offsetof(mpt_path_info, queue_packets) == 600 &&
        offsetof(mpt_path_info, lead_out_us) == 656 && offsetof(mpt_path_info, samples_in) == 664 &&
        offsetof(mpt_path_info, first_in) == 672 && offsetof(mpt_path_info, only_in) == 680 &&
        offsetof(mpt_path_info, lead_in_us) == 688);
-FROZEN(stats, sizeof(mpt_stats_t) == 208);
+FROZEN(path_info_state, offsetof(mpt_path_info, state) == 696 &&
+       offsetof(mpt_path_info, reason) == 704 && offsetof(mpt_path_info, local) == 960 &&
+       offsetof(mpt_path_info, remote_before) == 1032 &&
+       offsetof(mpt_path_info, local_before) == 1104 && offsetof(mpt_path_info, errors) == 1176);
+FROZEN(path_info_lately, offsetof(mpt_path_info, known_out_1s) == 1184 &&
+       offsetof(mpt_path_info, known_out_10s) == 1192 &&
+       offsetof(mpt_path_info, known_in_1s) == 1200 &&
+       offsetof(mpt_path_info, known_in_10s) == 1208 &&
+       offsetof(mpt_path_info, last_1s_us) == 1216 && offsetof(mpt_path_info, sent_1s) == 1224 &&
+       offsetof(mpt_path_info, sent_bytes_1s) == 1232 &&
+       offsetof(mpt_path_info, received_1s) == 1240 &&
+       offsetof(mpt_path_info, received_bytes_1s) == 1248 &&
+       offsetof(mpt_path_info, last_10s_us) == 1256 &&
+       offsetof(mpt_path_info, received_bytes_10s) == 1288 &&
+       offsetof(mpt_path_info, rate_bytes_per_s) == 1296);
+FROZEN(stats, sizeof(mpt_stats_t) == 272);
 FROZEN(stats_members, offsetof(mpt_stats_t, connected) == 4 && offsetof(mpt_stats_t, peers) == 8 &&
        offsetof(mpt_stats_t, sent) == 16 && offsetof(mpt_stats_t, duplicates) == 64 &&
        offsetof(mpt_stats_t, dropped) == 72 && offsetof(mpt_stats_t, receive_buffer) == 120 &&
@@ -84,6 +101,14 @@ FROZEN(stats_session, offsetof(mpt_stats_t, reorder_held) == 136 &&
        offsetof(mpt_stats_t, first_bytes) == 168 && offsetof(mpt_stats_t, late) == 176 &&
        offsetof(mpt_stats_t, rekeys) == 184 && offsetof(mpt_stats_t, residual_loss_out) == 192 &&
        offsetof(mpt_stats_t, samples_out) == 200);
+FROZEN(stats_words, offsetof(mpt_stats_t, window) == 208 && offsetof(mpt_stats_t, mode) == 216 &&
+       offsetof(mpt_stats_t, cipher) == 240);
+FROZEN(count, sizeof(mpt_count) == 64 && offsetof(mpt_count, code) == 4 &&
+       offsetof(mpt_count, count) == 8 && offsetof(mpt_count, name) == 16);
+FROZEN(pair_info, sizeof(mpt_pair_info) == 56 && offsetof(mpt_pair_info, one) == 4 &&
+       offsetof(mpt_pair_info, other) == 8 && offsetof(mpt_pair_info, samples) == 16 &&
+       offsetof(mpt_pair_info, lost_one) == 24 && offsetof(mpt_pair_info, lost_other) == 32 &&
+       offsetof(mpt_pair_info, lost_both) == 40 && offsetof(mpt_pair_info, correlation) == 48);
 #endif
 
 /* What a program of an older header, which knew less, and one of a newer header have. */
@@ -146,7 +171,8 @@ static void others(mpt_t *server, mpt_t *client) {
         mpt_path_info info;
         mpt_stats_t stats;
         mpt_event event;
-        unsigned char bytes[1024];
+        mpt_count count;
+        unsigned char bytes[1536];
     } u;
     size_t n, i;
     /* Cut in the middle: what is behind the caller's end stays untouched. */
@@ -171,6 +197,14 @@ static void others(mpt_t *server, mpt_t *client) {
     for (i = 0; i < 16; i++)
         CHECK(u.bytes[sizeof u.stats + i] == 0);
     CHECK(u.bytes[sizeof u.stats + 16] == 0xaa);
+    memset(&u, 0xaa, sizeof u);
+    u.info.struct_size = 696; /* before there were states */
+    EXPECT(0, mpt_path_list(client, 0, &u.info, 1, &n));
+    CHECK(u.info.lead_in_us >= -1 && u.bytes[696] == 0xaa);
+    memset(&u, 0xaa, sizeof u);
+    u.count.struct_size = 16;
+    EXPECT(0, mpt_drop_list(client, &u.count, 1, &n));
+    CHECK(u.count.code == 0 && u.count.struct_size == 16 && u.bytes[16] == 0xaa);
 }
 
 int main(int argc, char **argv) {

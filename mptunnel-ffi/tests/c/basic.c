@@ -315,6 +315,7 @@ static void figures(mpt_t *server, mpt_t *client) {
     EXPECT(0, mpt_path_add(client, spec, &slow));
     EXPECT(0, mpt_path_list(client, 0, paths, 3, &n));
     CHECK(n == 3 && paths[2].id == slow && paths[2].queue_us >= 0);
+    CHECK(paths[2].rate_bytes_per_s == 1000000 && paths[0].rate_bytes_per_s == 0);
     EXPECT(0, mpt_path_remove(client, slow));
 }
 

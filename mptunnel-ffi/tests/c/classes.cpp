@@ -112,6 +112,20 @@ int main(int argc, char **argv) {
     CHECK(thrown_by([&] { client.remove_path(id); }) == mpt::errc::unknown_path);
     CHECK(client.next_event(5s)->type == MPT_EVENT_CONNECTED || client.next_event(5s));
     CHECK(server.stats().peers == 1 && server.stats(peer).received > 0);
+
+    // What is measured, and what is not.
+    auto paths = client.paths();
+    CHECK(mpt::state(paths[0]) == MPT_PATH_UP && mpt::micros(paths[0].rtt_us) >= 1us);
+    CHECK(!mpt::micros(paths[0].queue_us) && mpt::fraction(0.5) == 0.5 && !mpt::fraction(-1));
+    CHECK(!mpt::correlation(mpt::pair_info MPT_PAIR_INFO_INIT));
+    CHECK(client.pairs().size() <= 1 && client.errors(paths[0].id).empty());
+    auto drops = server.drops();
+    CHECK(drops.size() > 10);
+    for (const auto &drop : drops)
+        CHECK(drop.name[0] != '\0' && drop.code == 0);
+    CHECK(server.peers() == std::vector<mpt::peer_id>{peer} && client.peers().empty());
+    CHECK(client.key_ids() == server.key_ids() && client.key_ids().size() == 16);
+    CHECK(thrown_by([&] { client.errors(4711); }) == mpt::errc::unknown_path);
     CHECK(client.metrics(MPT_JSON).front() == '{');
     CHECK(client.metrics(MPT_PROMETHEUS).find("mptunnel_path_up") != std::string::npos);
     CHECK(mpt::genkey().size() == 44 && client.fd() >= 0);

@@ -34,6 +34,11 @@ static void in_child(mpt_t *server, mpt_t *client, mpt_config_t *config) {
         EXPECT(MPT_EFORKED, mpt_path_set(t, 1, "name", "x"));
         EXPECT(MPT_EFORKED, mpt_path_remove(t, 1));
         EXPECT(MPT_EFORKED, mpt_path_list(t, 0, &info, 1, &n));
+        EXPECT(MPT_EFORKED, mpt_pair_list(t, 0, NULL, 0, &n));
+        EXPECT(MPT_EFORKED, mpt_drop_list(t, NULL, 0, &n));
+        EXPECT(MPT_EFORKED, mpt_error_list(t, 0, NULL, 0, &n));
+        EXPECT(MPT_EFORKED, mpt_peer_list(t, NULL, 0, &n));
+        EXPECT(MPT_EFORKED, mpt_key_ids(t, text, sizeof text));
         EXPECT(MPT_EFORKED, mpt_next_event(t, &event, -1));
         EXPECT(MPT_EFORKED, mpt_stats(t, 0, &stats));
         EXPECT(MPT_EFORKED, mpt_metrics(t, MPT_JSON, text, sizeof text));

@@ -13,6 +13,8 @@ static void all_with(mpt_t *t, int expected) {
     mpt_stats_t stats = MPT_STATS_INIT;
     mpt_event event = MPT_EVENT_INIT;
     mpt_msg message = MPT_MSG_INIT;
+    mpt_pair_info pair = MPT_PAIR_INFO_INIT;
+    mpt_count count = MPT_COUNT_INIT;
     mpt_peer_id peer = 7;
     mpt_path_id path = 7;
     size_t n = 7;
@@ -33,6 +35,11 @@ static void all_with(mpt_t *t, int expected) {
     EXPECT(expected, mpt_path_set(t, 1, "name", "x"));
     EXPECT(expected, mpt_path_remove(t, 1));
     EXPECT(expected, mpt_path_list(t, 0, &info, 1, &n));
+    EXPECT(expected, mpt_pair_list(t, 0, &pair, 1, &n));
+    EXPECT(expected, mpt_drop_list(t, &count, 1, &n));
+    EXPECT(expected, mpt_error_list(t, 0, &count, 1, &n));
+    EXPECT(expected, mpt_peer_list(t, &peer, 1, &n));
+    EXPECT(expected, mpt_key_ids(t, buffer, sizeof buffer));
     EXPECT(expected, mpt_next_event(t, &event, 0));
     EXPECT(expected, mpt_stats(t, 0, &stats));
     EXPECT(expected, mpt_metrics(t, MPT_JSON, buffer, sizeof buffer));
@@ -90,6 +97,8 @@ static void arguments(mpt_t *server, mpt_t *client) {
     mpt_stats_t stats = MPT_STATS_INIT;
     mpt_event event = MPT_EVENT_INIT;
     mpt_msg message = MPT_MSG_INIT;
+    mpt_pair_info pair = MPT_PAIR_INFO_INIT;
+    mpt_count count = MPT_COUNT_INIT;
     mpt_config_t *c = mpt_config_new();
     mpt_t *t = NULL;
     mpt_peer_id peer;
@@ -146,6 +155,16 @@ static void arguments(mpt_t *server, mpt_t *client) {
     EXPECT(MPT_EINVAL, mpt_path_list(client, 0, &info, 1, NULL));
     info.struct_size = 3;
     EXPECT(MPT_EINVAL, mpt_path_list(client, 0, &info, 1, &n));
+    EXPECT(MPT_EINVAL, mpt_pair_list(client, 0, NULL, 1, &n));
+    EXPECT(MPT_EINVAL, mpt_pair_list(client, 0, &pair, 1, NULL));
+    EXPECT(MPT_EINVAL, mpt_drop_list(client, NULL, 1, &n));
+    EXPECT(MPT_EINVAL, mpt_error_list(client, 0, NULL, 1, &n));
+    EXPECT(MPT_EINVAL, mpt_peer_list(server, NULL, 1, &n));
+    EXPECT(MPT_EINVAL, mpt_peer_list(server, &peer, 1, NULL));
+    EXPECT(MPT_EINVAL, mpt_key_ids(client, NULL, 1));
+    pair.struct_size = count.struct_size = 8;
+    EXPECT(MPT_EINVAL, mpt_pair_list(client, 0, &pair, 1, &n));
+    EXPECT(MPT_EINVAL, mpt_drop_list(client, &count, 1, &n));
     EXPECT(MPT_EINVAL, mpt_next_event(client, NULL, 0));
     EXPECT(MPT_EINVAL, mpt_next_event(client, &event, -2));
     event.struct_size = 0;
@@ -182,6 +201,9 @@ static void one_call(unsigned *state, char *room, size_t size) {
     mpt_stats_t stats = MPT_STATS_INIT;
     mpt_event event = MPT_EVENT_INIT;
     mpt_msg messages[3] = {MPT_MSG_INIT, MPT_MSG_INIT, MPT_MSG_INIT};
+    mpt_count counts[3] = {MPT_COUNT_INIT};
+    mpt_pair_info pairs[3] = {MPT_PAIR_INFO_INIT};
+    mpt_peer_id ids[3];
     mpt_peer_id peer = next(state) % 4;
     mpt_path_id path = next(state) % 4;
     int timeout = (int)(next(state) % 2), i;
@@ -195,7 +217,7 @@ static void one_call(unsigned *state, char *room, size_t size) {
         messages[i].path = path;
         messages[i].copies = (uint8_t)(next(state) % 4);
     }
-    switch (next(state) % 26) {
+    switch (next(state) % 31) {
     case 0: answer = mpt_send(t, room, len, timeout); break;
     case 1: answer = mpt_recv(t, room, size, timeout); break;
     case 2: answer = mpt_send_to(t, peer, room, len, timeout); break;
@@ -234,6 +256,11 @@ static void one_call(unsigned *state, char *room, size_t size) {
             }
         }
         break;
+    case 25: answer = mpt_pair_list(t, peer, pairs, n % 4, &n); break;
+    case 26: answer = mpt_drop_list(t, counts, n % 4, &n); break;
+    case 27: answer = mpt_error_list(t, path, counts, n % 4, &n); break;
+    case 28: answer = mpt_peer_list(t, ids, n % 4, &n); break;
+    case 29: answer = mpt_key_ids(t, room, n); break;
     case 24:
         mpt_config_free(c);
         configs[next(state) % SLOTS] = mpt_config_new();

@@ -27,7 +27,7 @@ ROOT = HERE.parents[2]
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 C99 = ["-std=c99", *STRICT]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
-PROGRAMS = ["abi", "basic", "misuse", "waiting", "forked"]
+PROGRAMS = ["abi", "basic", "observe", "misuse", "waiting", "forked"]
 VALGRIND = ["valgrind", "--quiet", "--error-exitcode=99", "--leak-check=full",
             "--errors-for-leak-kinds=definite", "--show-leak-kinds=definite",
             "--fair-sched=try"]
