@@ -39,7 +39,7 @@ def show(history: History, tunnel: mpt.Tunnel, width: int) -> list[str]:
         rtt = "-" if stats.rtt is None else f"{1000 * stats.rtt:.1f} ms"
         loss = "-" if stats.loss_in is None else f"{100 * stats.loss_in:.0f} %"
         lines.append(
-            f"{path.name:24.24} {path.state:4} rtt {rtt:>9} loss {loss:>5} wins {stats.wins:>8}"
+            f"{path.name:24.24} {path.state:9} rtt {rtt:>9} loss {loss:>5} wins {stats.wins:>8}"
         )
         lines.append("  " + picture(samples, highest))
     return lines

@@ -2,7 +2,8 @@
 //! What can be seen of an endpoint, as the typed objects of `mptunnel._types`.
 
 use mptunnel_core::{
-    Arrival, Event, Losses, Lost, PathInfo, Queue, SessionInfo, Stats, Traffic, Worth,
+    Arrival, Event, Losses, Lost, PairInfo, PathInfo, Queue, SessionInfo, Span, Stats, Traffic,
+    Worth,
 };
 use nix::time::{ClockId, clock_gettime};
 use pyo3::prelude::*;
@@ -63,6 +64,9 @@ pub(crate) fn path<'py>(py: Python<'py>, info: &PathInfo) -> PyResult<Bound<'py,
         queue: info.queue.map(|waiting| queue(py, &waiting)).transpose()?,
         worth_out: worth(py, &info.worth_out)?,
         worth_in: worth(py, &info.worth_in)?,
+        errors: errors(py, &info.errors)?,
+        last_1s: info.last_1s.map(|last| span(py, &last)).transpose()?,
+        last_10s: info.last_10s.map(|last| span(py, &last)).transpose()?,
     });
     let fields = fields!(py, {
         id: info.id.0,
@@ -70,9 +74,14 @@ pub(crate) fn path<'py>(py: Python<'py>, info: &PathInfo) -> PyResult<Bound<'py,
         name: &info.name,
         words: &info.words,
         up: info.up,
-        backup: info.backup,
+        state: info.state.name(),
+        reason: &*info.reason,
         since: info.since.as_secs_f64(),
+        backup: info.backup,
         remote: address(info.remote),
+        local: address(info.local),
+        remote_before: address(info.remote_before),
+        local_before: address(info.local_before),
         max_packet: info.max_packet,
         stats: object(py, "PathStats", stats)?,
     });
@@ -94,6 +103,7 @@ fn queue<'py>(py: Python<'py>, queue: &Queue) -> PyResult<Bound<'py, PyAny>> {
         packets: queue.packets,
         bytes: queue.bytes,
         delay: queue.delay.as_secs_f64(),
+        rate: queue.rate,
     });
     object(py, "Queue", fields)
 }
@@ -107,6 +117,25 @@ fn worth<'py>(py: Python<'py>, worth: &Worth) -> PyResult<Bound<'py, PyAny>> {
         mean_lead: seconds(worth.mean_lead),
     });
     object(py, "Worth", fields)
+}
+
+fn span<'py>(py: Python<'py>, span: &Span) -> PyResult<Bound<'py, PyAny>> {
+    let fields = fields!(py, {
+        length: span.length.as_secs_f64(),
+        sent: span.sent,
+        sent_bytes: span.sent_bytes,
+        received: span.received,
+        received_bytes: span.received_bytes,
+    });
+    object(py, "Span", fields)
+}
+
+/// A tuple of `mptunnel.ErrorCount`.
+fn errors<'py>(py: Python<'py>, errors: &[(i32, u64)]) -> PyResult<Bound<'py, PyTuple>> {
+    let count = |(errno, count): &(i32, u64)| {
+        object(py, "ErrorCount", fields!(py, { errno: *errno, count: *count }))
+    };
+    PyTuple::new(py, errors.iter().map(count).collect::<PyResult<Vec<_>>>()?)
 }
 
 /// An `mptunnel.Traffic`.
@@ -134,8 +163,25 @@ pub(crate) fn session<'py>(py: Python<'py>, session: &SessionInfo) -> PyResult<B
         late: session.late,
         residual_loss_out: session.residual_loss_out,
         samples_out: session.samples_out,
+        pairs: PyTuple::new(
+            py,
+            session.pairs.iter().map(|both| pair(py, both)).collect::<PyResult<Vec<_>>>()?,
+        )?,
     });
     object(py, "Session", fields)
+}
+
+fn pair<'py>(py: Python<'py>, pair: &PairInfo) -> PyResult<Bound<'py, PyAny>> {
+    let fields = fields!(py, {
+        one: pair.one.0,
+        other: pair.other.0,
+        samples: pair.samples,
+        lost_one: pair.lost_one,
+        lost_other: pair.lost_other,
+        lost_both: pair.lost_both,
+        correlation: pair.correlation,
+    });
+    object(py, "Pair", fields)
 }
 
 /// A tuple of `mptunnel.Path`.
@@ -170,11 +216,19 @@ pub(crate) fn stats<'py>(
         queue_dropped: stats.queue_dropped,
         events_dropped: stats.events_dropped,
         socket_errors: stats.socket_errors,
+        errors: errors(py, &stats.errors)?,
         kernel_dropped: stats.kernel_dropped,
         receive_buffer: stats.receive_buffer,
+        mode: some_word(stats.mode),
+        cipher: some_word(stats.cipher),
         backend: stats.backend,
     });
     object(py, "Stats", fields)
+}
+
+/// `None` for a word that there is not.
+fn some_word(word: &str) -> Option<&str> {
+    Some(word).filter(|word| !word.is_empty())
 }
 
 /// An `mptunnel.Event`.

@@ -400,6 +400,31 @@ impl Peer {
         info::session(py, &self.info(py)?.session)
     }
 
+    /// The option `mode` that counts for it, in both directions: it may have been set at its end.
+    ///
+    /// Raises `UnknownPeer` if the client is gone.
+    #[getter]
+    fn mode(&self, py: Python<'_>) -> PyResult<&'static str> {
+        Ok(self.info(py)?.mode)
+    }
+
+    /// What its packets are sealed with: `chacha20-poly1305` or `aes-256-gcm`; `none` under the
+    /// legacy protocol.
+    ///
+    /// Raises `UnknownPeer` if the client is gone.
+    #[getter]
+    fn cipher(&self, py: Python<'_>) -> PyResult<&'static str> {
+        Ok(self.info(py)?.cipher)
+    }
+
+    /// How many packets its receive window remembers.
+    ///
+    /// Raises `UnknownPeer` if the client is gone.
+    #[getter]
+    fn window(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.info(py)?.window)
+    }
+
     /// End its session, for good: the client is told, and does not try again.
     fn dismiss(&self, py: Python<'_>) -> PyResult<()> {
         self.endpoint.own_core(py)?.dismiss(self.id);

@@ -257,6 +257,7 @@ def test_results_are_frozen_typed_objects(tunnel, server, peer):
     results += [tunnel.stats.traffic, tunnel.stats.session, tunnel.stats.reorder]
     measured = tunnel.paths[0].stats
     results += [measured.losses_out, measured.losses_in.total, measured.worth_in]
+    results += [mpt.ErrorCount(errno=1, count=2)]
     for result in results:
         assert type(result).__module__ == "mptunnel"
         name = type(result).__dataclass_fields__.__iter__().__next__()

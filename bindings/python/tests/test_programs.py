@@ -176,7 +176,7 @@ def test_the_monitor_example_draws_into_the_terminal_and_into_a_file(server, key
     assert re.match(r"round trips up to [0-9.]+ ms", lines[0])
     assert re.match(r"alpha +up +rtt +[0-9.]+ ms", lines[1])
     assert re.fullmatch(r"  [▁▂▃▄▅▆▇█x]+", lines[2])
-    assert re.match(r"beta +down", lines[3]) and "x" in lines[4]
+    assert re.match(r"beta +starting", lines[3]) and "x" in lines[4]
     assert lines[-1] == f"wrote {png}"
     assert png.read_bytes().startswith(b"\x89PNG\r\n")
     assert png.stat().st_size > 5_000

@@ -111,12 +111,13 @@ def test_help_shows_every_public_thing_with_words():
 def test_help_describes_every_field_and_every_kind_of_event():
     kinds = [getattr(mpt, name) for name in mpt.__all__]
     kinds = [kind for kind in kinds if dataclasses.is_dataclass(kind)]
-    assert len(kinds) == 14
+    assert len(kinds) == 17
     for kind in kinds:
         for field in dataclasses.fields(kind):
             assert f"\n{field.name}\n    " in inspect.getdoc(kind), f"{kind}.{field.name}"
-    for kind in mpt.EventKind:
-        assert f"\n{kind.name}\n    " in inspect.getdoc(mpt.EventKind), kind
+    for words in (mpt.EventKind, mpt.PathState):
+        for kind in words:
+            assert f"\n{kind.name}\n    " in inspect.getdoc(words), kind
 
 
 def test_asyncio_has_the_same_names():

@@ -355,6 +355,25 @@ class Peer:
 
         Raises `UnknownPeer` if the client is gone.
         """
+    @property
+    def mode(self) -> str:
+        """The option `mode` that counts for it, in both directions: it may have been set at its end.
+
+        Raises `UnknownPeer` if the client is gone.
+        """
+    @property
+    def cipher(self) -> str:
+        """What its packets are sealed with: `chacha20-poly1305` or `aes-256-gcm`; `none` under the
+        legacy protocol.
+
+        Raises `UnknownPeer` if the client is gone.
+        """
+    @property
+    def window(self) -> int:
+        """How many packets its receive window remembers.
+
+        Raises `UnknownPeer` if the client is gone.
+        """
     def dismiss(self) -> None:
         """End its session, for good: the client is told, and does not try again."""
     def __int__(self) -> int: ...

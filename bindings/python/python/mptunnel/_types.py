@@ -4,6 +4,7 @@
 Times are in seconds, sizes in bytes. Counters only grow, and reading does not clear them.
 """
 
+import errno
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -11,17 +12,21 @@ from mptunnel import _mptunnel
 
 __all__ = [
     "Drop",
+    "ErrorCount",
     "Event",
     "EventKind",
     "Losses",
     "Lost",
     "Message",
     "Option",
+    "Pair",
     "Path",
+    "PathState",
     "PathStats",
     "Queue",
     "Reorder",
     "Session",
+    "Span",
     "Stats",
     "Traffic",
     "Worth",
@@ -67,7 +72,7 @@ class Losses:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """What waits on a path whose `rate` is known, so that it leaves no faster than that.
+    """What waits on a path whose `rate` is known or learnt, so that it leaves no faster than that.
 
     packets
         Packets that wait.
@@ -75,11 +80,15 @@ class Queue:
         Bytes of these: UDP payload.
     delay
         How long a packet that is sent now would wait, seconds.
+    rate
+        Bytes per second that leave, headers of IPv4 and UDP included; `None` while there is no such
+        bound: it is not learnt yet, or was forgotten.
     """
 
     packets: int
     bytes: int
     delay: float
+    rate: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +114,48 @@ class Worth:
     first: int
     only: int
     mean_lead: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """What changed on a path within a span of time that ends now.
+
+    length
+        How long it is, seconds.
+    sent
+        Packets sent, copies and control included, handshakes not.
+    sent_bytes
+        Bytes of these.
+    received
+        Packets received.
+    received_bytes
+        Bytes of these.
+    """
+
+    length: float
+    sent: int
+    sent_bytes: int
+    received: int
+    received_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorCount:
+    """How often sockets reported one error.
+
+    errno
+        Which one, as in the module `errno`.
+    count
+        How often. It only grows.
+    """
+
+    errno: int
+    count: int
+
+    @property
+    def name(self) -> str:
+        """What the module `errno` calls it, such as `ECONNREFUSED`, or the number."""
+        return errno.errorcode.get(self.errno, str(self.errno))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +199,14 @@ class PathStats:
         What the path is worth to the datagrams that this end sends, as the other end tells.
     worth_in
         What it is worth to the datagrams that this end receives.
+    errors
+        Errors that its socket reported, by errno; none at a server, whose sockets are no path's
+        own: see `Stats.errors`.
+    last_1s
+        What changed within the last second, 0.9 to 2.5 s; `None` unless somebody has looked about a
+        second ago as well, at `paths`, `stats` or `metrics`.
+    last_10s
+        What changed within the last ten seconds, 9.5 to 13 s, likewise.
     """
 
     rtt: float | None
@@ -168,6 +227,32 @@ class PathStats:
     queue: Queue | None
     worth_out: Worth
     worth_in: Worth
+    errors: tuple[ErrorCount, ...]
+    last_1s: Span | None
+    last_10s: Span | None
+
+
+class PathState(StrEnum):
+    """What state a path is in.
+
+    STARTING
+        Nothing has answered on it yet; at a server: its address is not proven yet.
+    UP
+        It is in use, or ready to be.
+    DOWN
+        It has fallen silent, and is tried again and again.
+    NO_SOCKET
+        A tunnel's path that cannot be tried: its name does not resolve, its interface is missing.
+        That is tried again and again.
+    OTHER
+        One that this version of the package has no name for; see `Path.reason`.
+    """
+
+    STARTING = "starting"
+    UP = "up"
+    DOWN = "down"
+    NO_SOCKET = "no_socket"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +269,23 @@ class Path:
         What describes it, as `add_path` takes it; empty at a server.
     up
         Whether probes are answered (tunnel) or heard (server).
+    state
+        What state it is in, a `PathState`, which compares with its word: `"up"`, `"down"`, …
+    reason
+        Why it is in that state, in words for a person.
+    since
+        How long `up` has been as it is, seconds.
     backup
         Whether it waits until no other path is up.
-    since
-        How long `up` has been as it is, seconds; 0 at a server.
     remote
         Address and port of the other end of its socket; `None` while it has none.
+    local
+        Address and port that a tunnel's path sends from; `None` while it has no socket, and at a
+        server.
+    remote_before
+        What `remote` was before it last changed; `None` if it never did.
+    local_before
+        What `local` was before it last changed, likewise.
     max_packet
         The largest packet that fits, bytes of UDP payload; 0 while there is no socket.
     stats
@@ -201,16 +297,21 @@ class Path:
     name: str
     words: str
     up: bool
-    backup: bool
+    state: PathState
+    reason: str
     since: float
+    backup: bool
     remote: tuple[str, int] | None
+    local: tuple[str, int] | None
+    remote_before: tuple[str, int] | None
+    local_before: tuple[str, int] | None
     max_packet: int
     stats: PathStats
 
-    @property
-    def state(self) -> str:
-        """`"up"` or `"down"`."""
-        return "up" if self.up else "down"
+    def __post_init__(self) -> None:
+        # The library names the state as text.
+        known = self.state in set(PathState)
+        object.__setattr__(self, "state", PathState(self.state) if known else PathState.OTHER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +375,37 @@ class Reorder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """How much two paths lose together of what this end sends, by a sample of the latest datagrams
+    that went on both.
+
+    one
+        The id of one of the paths.
+    other
+        The id of the other one.
+    samples
+        How many datagrams that is, 1 or more; older ones count less.
+    lost_one
+        Fraction of these that `one` lost, 0 to 1.
+    lost_other
+        Fraction that `other` lost, 0 to 1.
+    lost_both
+        Fraction that both lost, 0 to 1.
+    correlation
+        The correlation of their losses (phi of the 2×2 table), -1 to 1: 0 where they fail
+        independently, 1 where always together; `None` until each has lost something.
+    """
+
+    one: int
+    other: int
+    samples: float
+    lost_one: float
+    lost_other: float
+    lost_both: float
+    correlation: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """One tunnel as a whole: the client's, or that of one client of a server.
 
@@ -294,6 +426,9 @@ class Session:
         latest 4,096 of a sample; `None` until it has told, as with a single path.
     samples_out
         Datagrams sent of which the other end has told what became of them.
+    pairs
+        Each pair of paths that datagrams of the sample went on; none with a single path, or while
+        each datagram goes over one path only.
     """
 
     rekeys: int
@@ -304,6 +439,7 @@ class Session:
     late: int
     residual_loss_out: float | None
     samples_out: int
+    pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -328,12 +464,20 @@ class Stats:
         Events that the application did not fetch in time.
     socket_errors
         Errors that sockets reported.
+    errors
+        These by errno, those of paths that are gone included; none under the legacy protocol.
     kernel_dropped
         Arrivals that the kernel dropped because a receive buffer was full.
     receive_buffer
         Bytes of receive buffer that the system granted to the first socket; 0 without a socket.
+    mode
+        The option `mode` that counts in both directions, which may have been set at the server;
+        `None` at a server, where each `Peer` has its own, and under the legacy protocol.
+    cipher
+        What packets are sealed with: `chacha20-poly1305` or `aes-256-gcm`, `none` under the legacy
+        protocol; `None` while there is no session, and at a server, where each `Peer` has its own.
     backend
-        Who encrypts.
+        By which code of the library: `ring` or `soft`.
     """
 
     connected: bool
@@ -345,8 +489,11 @@ class Stats:
     queue_dropped: int
     events_dropped: int
     socket_errors: int
+    errors: tuple[ErrorCount, ...]
     kernel_dropped: int
     receive_buffer: int
+    mode: str | None
+    cipher: str | None
     backend: str
 
     def dropped(self, reason: str) -> int:
