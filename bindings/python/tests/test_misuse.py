@@ -271,6 +271,16 @@ def test_results_are_frozen_typed_objects(tunnel, server, peer):
     assert str(events[0]) == "connected"
 
 
+def test_what_has_to_be_a_text_says_so(tunnel, key):
+    for wrong in (4000, ("127.0.0.1", 4000), None, b"127.0.0.1:4000"):
+        with pytest.raises(TypeError, match="uri must be a text such as 'mpt://HOST:PORT', not"):
+            mpt.open(wrong, key=key)
+        with pytest.raises(TypeError, match="option must be a text such as 'window', not"):
+            tunnel.get(wrong)
+        with pytest.raises(TypeError, match="option must be a text such as 'window', not"):
+            tunnel.set(wrong, 1)
+
+
 def test_endpoints_are_neither_copied_nor_pickled_nor_decorated(tunnel, server):
     for endpoint in (tunnel, server):
         for copied in (copy.copy, copy.deepcopy, pickle.dumps):

@@ -198,6 +198,18 @@ def test_a_value_of_a_wrong_type_is_a_type_error(option, key):
             make(option, key=key, **{option.keyword: value})
 
 
+@pytest.mark.parametrize("option", LIBRARY, ids=lambda option: option.keyword)
+def test_a_number_beyond_all_bounds_names_the_option_in_a_line_that_can_be_read(option, key):
+    if option.kind in ("text", "file"):
+        return
+    for value in (10**400, -(10**5000), float("nan"), float("inf")):
+        with pytest.raises(mpt.ConfigError, match=rf'^\[Errno 22\] {option.key} = "') as caught:
+            make(option, key=key, **{option.keyword: value})
+        assert len(str(caught.value)) < 250 and ("expected" in str(caught.value))
+    with pytest.raises(mpt.ConfigError, match='port "18446744073709551616": expected'):
+        mpt.listen(10**5000, key=key)
+
+
 def test_an_unknown_keyword_is_a_type_error_that_names_the_nearest(key):
     for call, word, nearest in [
         (mpt.open, "mdoe", "mode"),

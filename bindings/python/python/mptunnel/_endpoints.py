@@ -40,6 +40,10 @@ class Tunnel(_mptunnel.Tunnel):
         **options: Unpack[ClientOptions],
     ) -> Self:
         """Open a tunnel: see `mptunnel.open`."""
+        if not isinstance(uri, str):
+            raise TypeError(
+                f"uri must be a text such as 'mpt://HOST:PORT', not '{type(uri).__name__}'"
+            )
         pairs = _options.pairs("open", options)
         words = _options.words(paths)
         _logging.start()
@@ -115,6 +119,8 @@ class Server(_mptunnel.Server):
         if isinstance(addr, bool) or not isinstance(addr, str | int):
             kind = type(addr).__name__
             raise TypeError(f"addr must be a text such as '[::]:4000' or a port, not '{kind}'")
+        if isinstance(addr, int):
+            addr = _options.bounded(addr)
         pairs = _options.pairs("listen", options)
         _logging.start()
         self = super().__new__(cls, str(addr), pairs, _options.key_bytes(key), timeout)

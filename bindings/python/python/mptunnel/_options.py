@@ -127,13 +127,15 @@ def text_of(option: Option, value: object) -> str:
     """The value of an option as the text that the option table reads."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
+    if isinstance(value, int):
+        value = bounded(value)
     match value:
         case str():
             return value
         case bool():
             # Wherever a switch does not belong, the table says what does.
             return "on" if value else "off"
-        case int() | float() if option.kind == "duration":
+        case int() | float() if option.kind == "duration" and math.isfinite(value):
             return f"{value:.6f}".rstrip("0").rstrip(".") + "s"
         case int():
             return str(value)
@@ -145,6 +147,13 @@ def text_of(option: Option, value: object) -> str:
             return os.fsdecode(value)
     kind = type(value).__name__
     raise TypeError(f"{option.keyword} must be {option.expected}, not {kind}")
+
+
+def bounded(number: int) -> int:
+    """The number, or one that is beyond every range as well and that somebody can read."""
+    if isinstance(number, bool):
+        return number
+    return max(-(1 << 64), min(number, 1 << 64))
 
 
 def key_bytes(key: str | bytes | None) -> bytes | None:
@@ -211,6 +220,8 @@ def manual(side: str) -> str:
 
 def option_of(option: str) -> Option:
     """An option, from its keyword or its key."""
+    if not isinstance(option, str):
+        raise TypeError(f"option must be a text such as 'window', not '{type(option).__name__}'")
     keyword = option.replace("-", "_")
     if keyword not in _BY_KEYWORD:
         near = difflib.get_close_matches(keyword, _BY_KEYWORD, n=1)
