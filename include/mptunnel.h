@@ -968,10 +968,11 @@ const char *mpt_strerror(int code);
  *     mpt-listen://ADDR:PORT?KEY=VALUE                    a server (port 0: one is chosen)
  *
  * KEY is one of mpt_option_name(), and WORDS describe a path, such as
- * `to=bridge1.example:4000,if=wwan0,role=backup`; without a path a client goes straight to
- * HOST:PORT. Characters that would be mistaken are written %XX. What the URI says goes before what
- * `cfg` says (which may be NULL); the paths of both are used. At least a key is needed: the option
- * key-file, say.
+ * `to=bridge1.example:4000,if=wwan0,role=backup`: see mpt_path_add(). Without a path a client goes
+ * straight to HOST:PORT. Characters that would be mistaken are written %XX. What the URI says goes
+ * before what `cfg` says (which may be NULL); the paths of both are used. At least a key is
+ * needed: the option key-file, say, with the name of a file that `mptunnel genpsk` made or that
+ * holds what mpt_genkey() did, or mpt_config_set_key().
  *
  * A client begins to connect and this returns at once: see mpt_wait_ready(). A path that cannot be
  * opened now is no error: it waits and tries again.
@@ -1035,12 +1036,10 @@ ptrdiff_t mpt_get(mpt_t *t, const char *key, char *buf, size_t cap);
 ptrdiff_t mpt_local_addr(mpt_t *t, char *buf, size_t cap);
 
 /**
- * The ids of the keys in use, for comparing both ends; not secret. A client has one, a server one for
- * each key that it takes, with a space between two. In the manner of mpt_get().
+ * The ids of the keys in use, for comparing both ends; not secret. A client has one, a server one
+ * for each key that it takes, with a space between two. In the manner of mpt_get().
  */
-ptrdiff_t mpt_key_ids(mpt_t *t,
-                      char *buf,
-                      size_t cap);
+ptrdiff_t mpt_key_ids(mpt_t *t, char *buf, size_t cap);
 
 /**
  * The largest datagram that can be sent, in bytes, at most 65507: what both ends accept, or what
@@ -1076,14 +1075,22 @@ void mpt_config_free(mpt_config_t *config);
  * Sets an option, or adds a path with the key "path", up to 32 of them. The last value of an
  * option counts.
  *
- * mpt_option_name() lists the keys; README.md and `mptunnel --help` explain them, with units,
- * ranges and defaults. Values are text, such as "2s", "256KiB", "on".
+ * mpt_option_name() lists the keys, mpt_option_help() explains each, with units, range and
+ * default. Values are text, such as "2s", "256KiB", "on".
  *
  * MPT_ECONFIG: no such option, or the value has the wrong form or is out of range (the message
  * says what was expected); nothing has changed. Whether the option belongs to this end is checked
  * by mpt_open().
  */
 int mpt_config_set(mpt_config_t *config, const char *key, const char *value);
+
+/**
+ * The key that both ends share itself, in place of the file that the option key-file names: the 44
+ * characters that mpt_genkey() made. It is copied; wipe your own copy when you like.
+ *
+ * MPT_ECONFIG: this is no key; nothing has changed. (The text is in no message.)
+ */
+int mpt_config_set_key(mpt_config_t *config, const char *key);
 
 /**
  * Takes the options and paths of a configuration file: lines `KEY = VALUE`, and for a client
@@ -1121,6 +1128,13 @@ int mpt_config_set_log(mpt_config_t *config, mpt_log_fn hook, void *user, int ma
  * The key of the option number `index`, from 0; NULL behind the last one. Static strings.
  */
 const char *mpt_option_name(size_t index);
+
+/**
+ * What the option number `index` means, for the help of a program: whose it is, whether mpt_set()
+ * takes it, what a value looks like with unit and range, and the default, in one line; NULL behind
+ * the last one. Static strings.
+ */
+const char *mpt_option_help(size_t index);
 
 /**
  * == Datagrams ==
@@ -1184,8 +1198,24 @@ ptrdiff_t mpt_recvv(mpt_t *t, struct mpt_msg *v, size_t n, int timeout_ms);
  * An application never has to look after paths: the library heals what it can. These are for those
  * who want to.
  *
- * Adds a path to a client while it runs, described by words such as
- * `to=bridge1.example:4000 if=wwan0 role=backup name=lte`. `*id` is its name; `id` may be NULL.
+ * Adds a path to a client while it runs. `*id` is its name; `id` may be NULL. `spec` describes it
+ * by words such as `to=bridge1.example:4000 if=wwan0 role=backup`, between blanks or commas, in
+ * any order, each of which may be left out:
+ *
+ *     to=HOST:PORT           the bridge, or the server itself, which is the default
+ *     if=NAME                send through this interface only
+ *     src=ADDR               send from this local IP address
+ *     mark=NUMBER            firewall mark of the packets, up to 32 bits
+ *     weight=NUMBER|auto     share in mode weighted, 1 to 65535; auto: as it is measured [1]
+ *     role=active|backup     backup: only when no active path is up [active]
+ *     rate=MBIT|auto|none    what the link carries upwards, Mbit/s: packets leave no faster;
+ *                            auto: it is found out [none]
+ *     rate-down=MBIT|auto|none
+ *                            what it carries to here, Mbit/s: the server sends no faster [none]
+ *     cost=NUMBER            what it costs to use, for policies that look at it
+ *     name=TEXT              what logs and mpt_path_info call it, 1 to 64 bytes [HOST:PORT]
+ *     mtu=BYTES              largest IP packet, 576 to 65535, if it is known
+ *     rotate=on|off          legacy protocol: off keeps its port [on]
  *
  * MPT_ECONFIG: wrong words, or there are 32 paths. MPT_ENOTSUP at a server, which learns the paths
  * of its clients.
@@ -1193,9 +1223,9 @@ ptrdiff_t mpt_recvv(mpt_t *t, struct mpt_msg *v, size_t n, int timeout_ms);
 int mpt_path_add(mpt_t *t, const char *spec, mpt_path_id *id);
 
 /**
- * Changes one word of a client's path while it runs. `name`, `role`, `mtu`, `rate` take effect in
- * place; `to`, `if`, `src` and `mark` give the path a new socket; the rest is kept for policies
- * that look at it.
+ * Changes one word of a client's path while it runs: see mpt_path_add() for the words. `to`, `if`,
+ * `src` and `mark` give the path a new socket; the others take effect in place, `rate-down` as
+ * soon as the server has heard of it.
  *
  * MPT_ECONFIG: a wrong word or value, or a name that another path has. MPT_EPATH. MPT_ENOTSUP at a
  * server.
@@ -1280,13 +1310,10 @@ int mpt_pair_list(mpt_t *t, mpt_peer_id peer, struct mpt_pair_info *array, size_
 
 /**
  * The clients of a server that are connected, in the order in which they came; none at a client.
- * Fills the first `cap` elements of `array`, and sets `*n` to how many there are, which may be more.
- * `array` may be NULL if `cap` is 0.
+ * Fills the first `cap` elements of `array`, and sets `*n` to how many there are, which may be
+ * more. `array` may be NULL if `cap` is 0.
  */
-int mpt_peer_list(mpt_t *t,
-                  mpt_peer_id *array,
-                  size_t cap,
-                  size_t *n);
+int mpt_peer_list(mpt_t *t, mpt_peer_id *array, size_t cap, size_t *n);
 
 /**
  * == Keys and versions ==

@@ -260,6 +260,17 @@ public:
         code = detail::code_of(mpt_config_set(handle_, key.c_str(), value.c_str()));
     }
 
+    /// The key itself, in place of a file: see mpt_config_set_key().
+    config &set_key(const std::string &key) {
+        std::error_code code;
+        set_key(key, code);
+        detail::check(code);
+        return *this;
+    }
+    void set_key(const std::string &key, std::error_code &code) noexcept {
+        code = detail::code_of(mpt_config_set_key(handle_, key.c_str()));
+    }
+
     /// Takes the options and paths of a file.
     config &load(const std::string &file) {
         std::error_code code;

@@ -7,8 +7,8 @@ use crate::pointer::{print, text};
 use crate::registry;
 use crate::status::Status;
 use log::LevelFilter;
-use mptunnel_core::Config;
-use mptunnel_core::options::OPTIONS;
+use mptunnel_core::options::{OPTIONS, OptionSpec, Place};
+use mptunnel_core::{Config, keyfile};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
@@ -59,8 +59,8 @@ pub extern "C" fn mpt_config_free(config: *mut mpt_config_t) {
 /// Sets an option, or adds a path with the key "path", up to 32 of them. The last value of an
 /// option counts.
 ///
-/// mpt_option_name() lists the keys; README.md and `mptunnel --help` explain them, with units,
-/// ranges and defaults. Values are text, such as "2s", "256KiB", "on".
+/// mpt_option_name() lists the keys, mpt_option_help() explains each, with units, range and
+/// default. Values are text, such as "2s", "256KiB", "on".
 ///
 /// MPT_ECONFIG: no such option, or the value has the wrong form or is out of range (the message
 /// says what was expected); nothing has changed. Whether the option belongs to this end is checked
@@ -76,6 +76,28 @@ pub unsafe extern "C" fn mpt_config_set(
         // SAFETY: strings as the header describes them.
         let (key, value) = unsafe { (text(key, KEY.0, KEY.1)?, text(value, VALUE.0, VALUE.1)?) };
         registry::lock(&state).config.set(key, value)?;
+        Ok(0)
+    })
+}
+
+/// The key that both ends share itself, in place of the file that the option key-file names: the 44
+/// characters that mpt_genkey() made. It is copied; wipe your own copy when you like.
+///
+/// MPT_ECONFIG: this is no key; nothing has changed. (The text is in no message.)
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn mpt_config_set_key(
+    config: *mut mpt_config_t,
+    key: *const c_char,
+) -> c_int {
+    boundary(|| {
+        let state = registry::config(config.addr())?;
+        // SAFETY: a string as the header describes it.
+        let key = unsafe { text(key, KEY.0, KEY.1) }?;
+        let Some(key) = keyfile::decode(key.trim()) else {
+            let why = "key: expected the 44 characters of base64 that mpt_genkey() made";
+            return Err(Fail::of(Status::MPT_ECONFIG, why));
+        };
+        registry::lock(&state).config.key(&key);
         Ok(0)
     })
 }
@@ -171,13 +193,43 @@ pub extern "C" fn mpt_config_set_log(
 #[unsafe(no_mangle)]
 pub extern "C" fn mpt_option_name(index: usize) -> *const c_char {
     static NAMES: OnceLock<Vec<CString>> = OnceLock::new();
-    let name = guarded(|| {
-        let names = NAMES.get_or_init(|| {
-            let keys = OPTIONS.iter().map(|option| option.key);
-            // No key has a NUL in it.
-            keys.filter_map(|key| CString::new(key).ok()).collect()
-        });
-        Ok(names.get(index).map_or(ptr::null(), |name| name.as_ptr()))
+    of_option(&NAMES, index, |option| option.key.to_owned())
+}
+
+/// What the option number `index` means, for the help of a program: whose it is, whether mpt_set()
+/// takes it, what a value looks like with unit and range, and the default, in one line; NULL behind
+/// the last one. Static strings.
+#[unsafe(no_mangle)]
+pub extern "C" fn mpt_option_help(index: usize) -> *const c_char {
+    static HELPS: OnceLock<Vec<CString>> = OnceLock::new();
+    of_option(&HELPS, index, help)
+}
+
+fn of_option(
+    all: &'static OnceLock<Vec<CString>>,
+    index: usize,
+    text: fn(&OptionSpec) -> String,
+) -> *const c_char {
+    let found = guarded(|| {
+        let texts = || OPTIONS.iter().map(|option| CString::new(text(option)).unwrap_or_default());
+        Ok(all
+            .get_or_init(|| texts().collect())
+            .get(index)
+            .map_or(ptr::null(), |text| text.as_ptr()))
     });
-    name.unwrap_or(ptr::null())
+    found.unwrap_or(ptr::null())
+}
+
+fn help(option: &OptionSpec) -> String {
+    let covers = |place| option.scope.covers(place);
+    let whose = match (covers(Place::ClientLibrary), covers(Place::ServerLibrary)) {
+        (true, true) => "both ends",
+        (true, false) => "clients",
+        (false, true) => "servers",
+        (false, false) => "the programs mpclient and mpserver only",
+    };
+    let live = if option.live { ", live" } else { "" };
+    let default = option.default.unwrap_or("not set");
+    let (what, expected) = (option.help, option.expected());
+    format!("{what} ({whose}{live}): {expected}; default: {default}")
 }

@@ -38,10 +38,11 @@ pub type mpt_peer_id = u64;
 ///     mpt-listen://ADDR:PORT?KEY=VALUE                    a server (port 0: one is chosen)
 ///
 /// KEY is one of mpt_option_name(), and WORDS describe a path, such as
-/// `to=bridge1.example:4000,if=wwan0,role=backup`; without a path a client goes straight to
-/// HOST:PORT. Characters that would be mistaken are written %XX. What the URI says goes before what
-/// `cfg` says (which may be NULL); the paths of both are used. At least a key is needed: the option
-/// key-file, say.
+/// `to=bridge1.example:4000,if=wwan0,role=backup`: see mpt_path_add(). Without a path a client goes
+/// straight to HOST:PORT. Characters that would be mistaken are written %XX. What the URI says goes
+/// before what `cfg` says (which may be NULL); the paths of both are used. At least a key is
+/// needed: the option key-file, say, with the name of a file that `mptunnel genpsk` made or that
+/// holds what mpt_genkey() did, or mpt_config_set_key().
 ///
 /// A client begins to connect and this returns at once: see mpt_wait_ready(). A path that cannot be
 /// opened now is no error: it waits and tries again.
@@ -195,8 +196,8 @@ pub unsafe extern "C" fn mpt_local_addr(t: *mut mpt_t, buf: *mut c_char, cap: us
     })
 }
 
-/// The ids of the keys in use, for comparing both ends; not secret. A client has one, a server one for
-/// each key that it takes, with a space between two. In the manner of mpt_get().
+/// The ids of the keys in use, for comparing both ends; not secret. A client has one, a server one
+/// for each key that it takes, with a space between two. In the manner of mpt_get().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mpt_key_ids(t: *mut mpt_t, buf: *mut c_char, cap: usize) -> isize {
     boundary(|| {

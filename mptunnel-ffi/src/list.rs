@@ -191,8 +191,8 @@ pub unsafe extern "C" fn mpt_pair_list(
 }
 
 /// The clients of a server that are connected, in the order in which they came; none at a client.
-/// Fills the first `cap` elements of `array`, and sets `*n` to how many there are, which may be more.
-/// `array` may be NULL if `cap` is 0.
+/// Fills the first `cap` elements of `array`, and sets `*n` to how many there are, which may be
+/// more. `array` may be NULL if `cap` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mpt_peer_list(
     t: *mut mpt_t,

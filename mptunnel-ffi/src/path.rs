@@ -356,8 +356,24 @@ impl mpt_path_info {
 /// An application never has to look after paths: the library heals what it can. These are for those
 /// who want to.
 ///
-/// Adds a path to a client while it runs, described by words such as
-/// `to=bridge1.example:4000 if=wwan0 role=backup name=lte`. `*id` is its name; `id` may be NULL.
+/// Adds a path to a client while it runs. `*id` is its name; `id` may be NULL. `spec` describes it
+/// by words such as `to=bridge1.example:4000 if=wwan0 role=backup`, between blanks or commas, in
+/// any order, each of which may be left out:
+///
+///     to=HOST:PORT           the bridge, or the server itself, which is the default
+///     if=NAME                send through this interface only
+///     src=ADDR               send from this local IP address
+///     mark=NUMBER            firewall mark of the packets, up to 32 bits
+///     weight=NUMBER|auto     share in mode weighted, 1 to 65535; auto: as it is measured [1]
+///     role=active|backup     backup: only when no active path is up [active]
+///     rate=MBIT|auto|none    what the link carries upwards, Mbit/s: packets leave no faster;
+///                            auto: it is found out [none]
+///     rate-down=MBIT|auto|none
+///                            what it carries to here, Mbit/s: the server sends no faster [none]
+///     cost=NUMBER            what it costs to use, for policies that look at it
+///     name=TEXT              what logs and mpt_path_info call it, 1 to 64 bytes [HOST:PORT]
+///     mtu=BYTES              largest IP packet, 576 to 65535, if it is known
+///     rotate=on|off          legacy protocol: off keeps its port [on]
 ///
 /// MPT_ECONFIG: wrong words, or there are 32 paths. MPT_ENOTSUP at a server, which learns the paths
 /// of its clients.
@@ -380,9 +396,9 @@ pub unsafe extern "C" fn mpt_path_add(
     })
 }
 
-/// Changes one word of a client's path while it runs. `name`, `role`, `mtu`, `rate` take effect in
-/// place; `to`, `if`, `src` and `mark` give the path a new socket; the rest is kept for policies
-/// that look at it.
+/// Changes one word of a client's path while it runs: see mpt_path_add() for the words. `to`, `if`,
+/// `src` and `mark` give the path a new socket; the others take effect in place, `rate-down` as
+/// soon as the server has heard of it.
 ///
 /// MPT_ECONFIG: a wrong word or value, or a name that another path has. MPT_EPATH. MPT_ENOTSUP at a
 /// server.

@@ -110,8 +110,8 @@ fn floor_char_boundary(text: &str, most: usize) -> usize {
     fits
 }
 
-/// Where a list goes: an array of the caller's with room for `cap` elements of the size that the first
-/// one tells, and how many there are in all, which may be more.
+/// Where a list goes: an array of the caller's with room for `cap` elements of the size that the
+/// first one tells, and how many there are in all, which may be more.
 pub(crate) struct List<T> {
     array: *mut T,
     size: usize,
@@ -121,8 +121,8 @@ pub(crate) struct List<T> {
 
 impl<T: Sized32> List<T> {
     /// # Safety
-    /// NULL, or an array of at least `cap` elements whose `struct_size` is readable; `n` is NULL, or
-    /// there is room for a size.
+    /// NULL, or an array of at least `cap` elements whose `struct_size` is readable; `n` is NULL,
+    /// or there is room for a size.
     pub(crate) unsafe fn new(array: *mut T, cap: usize, n: *mut usize) -> Result<Self, Fail> {
         let n = out(n, "n is NULL")?;
         let size = match (cap, array.is_null()) {

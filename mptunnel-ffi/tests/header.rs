@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The header is what cbindgen makes of the sources, whose order is that of the manual.
 
+use mptunnel_core::options::PATH_WORDS;
 use std::path::{Path, PathBuf};
 
 /// In the order in which the header is to be read.
@@ -40,6 +41,16 @@ fn the_header_is_that_of_the_sources() {
 }
 
 #[test]
+fn the_header_lists_every_word_of_a_path() {
+    let header = generated();
+    for word in PATH_WORDS {
+        let listed = format!("{}={}", word.key, word.placeholder);
+        let mut firsts = header.lines().map(|line| line.split_whitespace().nth(1));
+        assert!(firsts.any(|first| first == Some(&listed)), "{listed}");
+    }
+}
+
+#[test]
 fn every_entry_point_is_declared_with_its_description_right_above() {
     let header = generated();
     let lines: Vec<&str> = header.lines().collect();
@@ -54,7 +65,7 @@ fn every_entry_point_is_declared_with_its_description_right_above() {
                 .map(str::to_owned),
         );
     }
-    assert_eq!(names.len(), 42, "{names:?}");
+    assert_eq!(names.len(), 44, "{names:?}");
     for name in names {
         let declares = |line: &&str| !line.starts_with(' ') && line.contains(&format!("{name}("));
         let at = lines.iter().position(declares).unwrap_or_else(|| panic!("{name}"));

@@ -162,8 +162,11 @@ static void options(mpt_t *server, mpt_t *client) {
         }
         if (!is_file_name(key))
             EXPECT(MPT_ECONFIG, mpt_config_set(config, key, "\x01"));
+        CHECK(strlen(mpt_option_help(count)) > 20);
+        if (strcmp(key, "idle-interval") == 0)
+            CHECK(strstr(mpt_option_help(count), "(both ends, live): a duration from 100ms to 20s"));
     }
-    CHECK(count > 20 && mpt_option_name(count + 1000) == NULL);
+    CHECK(count > 20 && mpt_option_name(count + 1000) == NULL && mpt_option_help(count) == NULL);
     EXPECT(MPT_ECONFIG, mpt_config_set(config, "wndow", "1"));
     CHECK(strstr(mpt_last_error(), "did you mean \"window\"?") != NULL);
     EXPECT(MPT_ECONFIG, mpt_config_get(config, "wndow", value, sizeof value));
@@ -380,6 +383,32 @@ static void hooks(mpt_t *server) {
     CHECK(seen.sockets == 0 && seen.messages == 0);
 }
 
+/* A key that is in no file: both ends have the same, or another one. */
+static void keys(void) {
+    char uri[128], at[64], key[MPT_KEY_SIZE], one[64], other[64];
+    mpt_config_t *config = mpt_config_new();
+    mpt_t *server = NULL, *client = NULL;
+    EXPECT(MPT_ECONFIG, mpt_config_set_key(config, "c2hvcnQ="));
+    CHECK(strstr(mpt_last_error(), "44 characters") && !strstr(mpt_last_error(), "c2hvcnQ"));
+    EXPECT(0, mpt_genkey(key, sizeof key));
+    EXPECT(0, mpt_config_set_key(config, key));
+    EXPECT(0, mpt_open("mpt-listen://127.0.0.1:0", config, &server));
+    CHECK(mpt_local_addr(server, at, sizeof at) > 0);
+    snprintf(uri, sizeof uri, "mpt://%s", at);
+    EXPECT(0, mpt_open(uri, config, &client));
+    EXPECT(0, mpt_wait_ready(client, SOON));
+    EXPECT(16, mpt_key_ids(client, one, sizeof one));
+    mpt_close(client);
+    EXPECT(0, mpt_genkey(key, sizeof key));
+    EXPECT(0, mpt_config_set_key(config, key));
+    EXPECT(0, mpt_open(uri, config, &client));
+    EXPECT(16, mpt_key_ids(client, other, sizeof other));
+    CHECK(strcmp(one, other) != 0);
+    mpt_close(client);
+    mpt_close(server);
+    mpt_config_free(config);
+}
+
 static void connection(void) {
     char uri[700], got_reason[8];
     mpt_t *t = NULL;
@@ -417,6 +446,7 @@ int main(int argc, char **argv) {
     observation(server, client);
     figures(server, client);
     hooks(server);
+    keys();
     connection();
     mpt_close(client);
     mpt_close(server);

@@ -52,6 +52,11 @@ int main(int argc, char **argv) {
     CHECK(thrown_by([&] { config.set("wndow", "1"); }) == mpt::errc::config);
     CHECK(thrown_by([&] { config.set("wndow", "1"); }) == std::errc::invalid_argument);
 
+    mpt::config with_key;
+    with_key.set_key(mpt::genkey());
+    CHECK(mpt::socket("mpt-listen://127.0.0.1:0", with_key).key_ids().size() == 16);
+    CHECK(thrown_by([&] { with_key.set_key("short"); }) == mpt::errc::config);
+
     mpt::socket server("mpt-listen://127.0.0.1:0", moved_config);
     mpt::socket client("mpt://" + server.local_addr() + "?path=name=a&path=name=b", moved_config);
     CHECK(thrown_by([&] { client.wait_ready(5s); }) == std::error_code());

@@ -55,6 +55,7 @@ static void all_configs_with(mpt_config_t *c, int expected) {
     EXPECT(expected, mpt_config_set(c, "mtu", "1400"));
     EXPECT(expected, mpt_config_get(c, "mtu", buffer, sizeof buffer));
     EXPECT(expected, mpt_config_load(c, "/dev/null"));
+    EXPECT(expected, mpt_config_set_key(c, "nonsense"));
     EXPECT(expected, mpt_config_set_socket_hook(c, NULL, NULL));
     EXPECT(expected, mpt_config_set_log(c, NULL, NULL, 0));
     if (c != NULL)
@@ -141,6 +142,8 @@ static void arguments(mpt_t *server, mpt_t *client) {
     EXPECT(MPT_EINVAL, mpt_config_get(c, NULL, buffer, 1));
     EXPECT(MPT_EINVAL, mpt_config_get(c, "mtu", NULL, 1));
     EXPECT(MPT_EINVAL, mpt_config_load(c, NULL));
+    EXPECT(MPT_EINVAL, mpt_config_set_key(c, NULL));
+    EXPECT(MPT_EINVAL, mpt_config_set_key(c, no_utf8));
     EXPECT(MPT_EINVAL, mpt_config_set_log(c, NULL, NULL, 6));
     EXPECT(MPT_EINVAL, mpt_config_set_log(c, NULL, NULL, -1));
     EXPECT(MPT_EINVAL, mpt_set(client, NULL, "1s"));
