@@ -63,3 +63,47 @@ def slow_link(lab: Lab) -> None:
             tunnel < fast + LATER_MS,
             f"{name} came back within {tunnel:.1f} ms; over the fast path alone {fast:.1f} ms",
         )
+
+
+# Of the link whose buffer takes two seconds to empty, in Mbit/s; datagrams of 1,200 bytes per second
+# that are three halves of it.
+NARROW = 4
+MANY = 600
+
+
+@scenario(limit_s=40, alone=True)
+def learnt_rates(lab: Lab) -> None:
+    """With `rate=auto rate-down=auto` nothing waits in the buffers of a link that gets too much.
+
+      c                                                                      s
+      application ─ mpclient ─── b1: socat, 4 Mbit/s, 2 s of buffer ─── mpserver ─ service
+
+    First with a path of which nothing is said, then with both words.
+    """
+    net = Network(lab, ways=1)
+    service = Service(net.server_host, SERVICE_PORT)
+    net.socat(1)
+    net.server()
+    for host, interface in (net.client_host, "b1"), (net.middle[0], "c"):
+        net.lab.command(
+            f"tc -n {host.name} qdisc add dev {interface} root tbf rate {NARROW}mbit burst 5000 latency 2s"
+        )
+    results = []
+    for words in "", " rate=auto rate-down=auto":
+        client = net.client(net.bridged_paths() + words)
+        application = Application(net.client_host, service, size=1_200)
+        application.wait_up(5)
+        application.begin(MANY)
+        time.sleep(4)
+        late = time.monotonic()
+        time.sleep(2)
+        application.finish()
+        results.append(application.round_trips(late))
+        client.end()
+        client.wait(5)
+    as_they_come, paced = (percentile(trips, 0.99) for trips in results)
+    check(as_they_come > 1_000, f"as they come: 99 of 100 within {as_they_come:.0f} ms")
+    check(paced < 400, f"rates learnt: 99 of 100 within {paced:.0f} ms")
+    # Of what fits, with all headers of the link and of ours.
+    share = len(results[1]) * (1_200 + 36 + 28 + 14) * 8 / (2 * NARROW * 1e6)
+    check(share > 0.8, f"{100 * share:.0f} % of the link is in use")
