@@ -153,6 +153,57 @@ fn weights_that_are_wrong_or_too_much_traffic_cost_little_more_than_what_does_no
     });
 }
 
+/// Paths of 10, 20 and 30 Mbit/s with weights that may be wrong.
+fn three_with(weights: [u16; 3]) -> Vec<PathSpec> {
+    [10, 20, 30].into_iter().zip(weights).map(|(rate, w)| weighing(rated(rate), w)).collect()
+}
+
+#[test]
+fn weights_that_are_wrong_for_long_cost_next_to_nothing() {
+    with_seeds("weights_that_are_wrong_for_long", 1, |seed| {
+        for weights in [[1, 1, 1], [3, 2, 1]] {
+            let paths = three_with(weights);
+            let (mut world, _, client) = tunnel_with(seed, mode(Mode::Weighted), paths);
+            // 95 % of the sum.
+            world.stream(client, Up, 5_090, 1_400);
+            world.run_for(60 * S);
+
+            let lost = loss(&world, client, Up, 30 * S, 200 * MS);
+            println!("{weights:?}: {:.3} % lost", lost * 100.0);
+            assert!(lost < 0.003, "{weights:?}: {lost}");
+        }
+    });
+}
+
+#[test]
+fn a_path_that_was_slow_for_a_while_is_used_again_though_trials_had_become_rare() {
+    with_seeds("a_path_that_was_slow_for_a_while", 1, |seed| {
+        let paths = three_with([1, 1, 10]);
+        let (mut world, _, client) = tunnel_with(seed, mode(Mode::Weighted), paths);
+        let carried = |world: &mut World| {
+            let before = put_in(world, client, Up)[2];
+            world.run_for(S);
+            put_in(world, client, Up)[2] - before
+        };
+        world.stream(client, Up, 4_286, 1_400);
+        world.run_for(30 * S);
+        let whole = carried(&mut world);
+
+        world.set_link(path(client, 2), Up, rated(3));
+        world.run_for(5 * S);
+        let slow = carried(&mut world);
+        world.set_link(path(client, 2), Up, rated(30));
+        world.run_for(10 * S);
+        let soon = carried(&mut world);
+        world.run_for(6 * S);
+        let later = carried(&mut world);
+
+        println!("{whole}, then {slow}, {soon} after 10 s, {later} after 17 s");
+        assert!(slow * 2 < whole, "{slow} of {whole}");
+        assert!(soon * 3 > whole && later * 5 > whole * 4, "{soon} and {later} of {whole}");
+    });
+}
+
 #[test]
 fn with_rates_wrong_weights_lose_nothing_that_the_paths_together_carry() {
     // Automatic shares follow until nothing waits; others are tried again and again.

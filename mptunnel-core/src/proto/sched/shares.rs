@@ -8,6 +8,14 @@
 //!
 //! What was sent before the last cut says nothing of the share after it, and would cut a second
 //! time: it is not looked at.
+//!
+//! Automatic shares all grow alike, which changes nothing: the next cut is where the next packet is
+//! too much. What has a weight of its own is to get back to it, so more than was too much once has
+//! to be tried, and while the path carries no more each trial costs a queue, and perhaps packets.
+//! After each trial in vain the next one waits twice as long, 1 s to 60 s, as TCP probes a window
+//! of zero (RFC 9293, section 3.8.6.1). So a weight that is just wrong costs next to nothing, and a
+//! path whose capacity comes back waits about as long as it was bad, and 60 s at most; from a tenth
+//! it grows to all of it within another 10 s.
 
 use super::gate::{Best, Gate, bloat, is_queued};
 use super::{Candidate, Dealer, Measured, Plan, Rule};
@@ -36,11 +44,19 @@ const MISSED: f64 = 0.85;
 const MISSED_AGAIN: f64 = 0.5;
 /// One that is not used any more begins with so much of what it had.
 const AFRESH: f64 = 0.25;
-/// What an answer without any of that adds: near the share that was too much, and far from it.
+/// What an answer without any of that adds: near the share that was too much, far from it, and
+/// where the path carries so much more than then that it is another one.
 const GROWTH: f64 = 1.01;
 const RETURN: f64 = 1.04;
+const LEAP: f64 = 1.08;
 /// How far is far.
 const NEAR: f64 = 0.9;
+/// Before more is tried than was too much: at first, and at most.
+const HOLD: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// A trial that went well for so long was not in vain.
+const PROVEN: Duration = Duration::from_secs(10);
+/// A path that carries so much of what it carried at the last trial is another one.
+const CHANGED: f64 = 0.7;
 /// The share of the best path if all weights are automatic, times 16.
 const BEST_SHARE: f64 = 16_000.0;
 
@@ -73,6 +89,13 @@ struct Share {
     known: f64,
     /// When it was made smaller last.
     cut_at: Time,
+    /// The weight of the path when it was looked at; 0: automatic.
+    weight: u16,
+    /// What was left of it when the last trial failed.
+    tried: f64,
+    /// When more may be tried than was too much once, and how long that waits after a cut.
+    try_at: Time,
+    hold: Duration,
     /// What was sent until then has been told of.
     told_until: Time,
     /// What was told since it was looked at.
@@ -125,7 +148,9 @@ impl Shares {
             let is_used = usable.iter().any(|path| path.slot == *slot);
             let was_bad = gates.get(slot).is_none_or(Gate::was_closed);
             if let Some(share) = self.of.get_mut(slot).filter(|_| !is_used && was_bad) {
-                share.known = f64::from(*dealt);
+                // Of a weight, what it was before it fell silent stays known.
+                let before = if share.weight > 0 { share.known } else { 0.0 };
+                share.known = before.max(f64::from(*dealt));
                 share.size = share.known * AFRESH;
             }
         }
@@ -136,21 +161,28 @@ impl Shares {
             let part = gates.get(&path.slot).map_or(16, Gate::sixteenths);
             dealt.push((path.slot, (size.saturating_mul(part) / 16).max(1)));
         }
-        if count == 0.0 {
-            // All weights are automatic, and only their proportions matter.
-            let sizes = usable.iter().filter_map(|path| Some(self.of.get(&path.slot)?.size));
-            let most = sizes.fold(0.0, f64::max).max(1.0);
-            for share in self.of.values_mut() {
-                share.size *= BEST_SHARE / most;
-                share.known *= BEST_SHARE / most;
-            }
-        }
+        self.scale(usable);
         if dealt != self.dealt {
             self.dealer.set(&dealt);
             self.dealt = dealt;
         }
         let chosen = usable.iter().fold(0, |set, path| set | path_bit(path.slot));
         Plan { chosen, rule: Rule::Dealt(self.dealer.clone()), ..Plan::default() }
+    }
+
+    /// Only the proportions matter: as large as may be, which is until the first path has all of
+    /// its weight, or if all weights are automatic, until the largest share has the size of one.
+    fn scale(&mut self, usable: &[Candidate]) {
+        let sizes = || usable.iter().filter_map(|path| Some((path, self.of.get(&path.slot)?.size)));
+        let fixed = sizes().filter(|(path, _)| path.weight > 0);
+        let room = fixed.map(|(path, size)| f64::from(path.weight) * 16.0 / size);
+        let room = room.reduce(f64::min).unwrap_or_else(|| {
+            BEST_SHARE / sizes().map(|(_, size)| size).fold(0.0, f64::max).max(1.0)
+        });
+        // A path that is not cut is infinite, and leaves none.
+        if room > 0.0 {
+            self.of.values_mut().for_each(|share| share.scale(room));
+        }
     }
 }
 
@@ -160,6 +192,10 @@ impl Share {
             size: f64::INFINITY,
             known: 0.0,
             cut_at: now,
+            weight: 0,
+            tried: 0.0,
+            try_at: now,
+            hold: HOLD.0,
             told_until: now,
             told: Measured::default(),
             is_fresh: false,
@@ -175,11 +211,12 @@ impl Share {
         if whole == 0 && self.size.is_infinite() {
             self.size = average;
         }
+        if std::mem::replace(&mut self.weight, path.weight) != path.weight {
+            (self.try_at, self.hold) = (now, HOLD.0);
+        }
         let missed = path.misses > std::mem::replace(&mut self.misses, path.misses);
         if missed {
-            let before = self.size.min(most);
-            self.cut(now, most, if path.misses == 1 { MISSED } else { MISSED_AGAIN });
-            self.known = self.known.max(before);
+            self.on_miss(now, path, most);
         } else if std::mem::take(&mut self.is_fresh) {
             self.judge(now, path, most, best);
         }
@@ -187,6 +224,25 @@ impl Share {
             self.size = f64::INFINITY;
         }
         if self.size.is_finite() { stepped(self.size) } else { whole }
+    }
+
+    /// The path has not answered.
+    fn on_miss(&mut self, now: Time, path: &Candidate, most: f64) {
+        // One that is full loses probes as well, one after the other, and is not dead. If it was
+        // full for a trial, it gets what was not too much, less what it takes to empty the queue.
+        let is_trial = self.is_trial(now, most);
+        let is_full = most.is_finite() && is_queued(path);
+        let part = match path.misses {
+            _ if is_trial => DELAYED * self.known / self.size.min(most),
+            1 if is_full => DELAYED,
+            2 if is_full => MISSED,
+            1 => MISSED,
+            _ => MISSED_AGAIN,
+        };
+        let known = if is_trial { self.known } else { self.known.max(self.size.min(most)) };
+        self.cut(now, most, part);
+        self.known = known;
+        self.wait(now, is_trial);
     }
 
     /// The path has answered.
@@ -198,21 +254,52 @@ impl Share {
             let bound = if is_queued(path) { CONGESTED_LOSS_QUEUED } else { CONGESTED_LOSS };
             if excess > bound {
                 let arrived = (1.0 - told.fraction()) / (1.0 - best.loss).max(0.01);
-                return self.cut(now, most, (arrived * LESS).clamp(CUT, 1.0));
+                return self.reduce(now, most, (arrived * LESS).clamp(CUT, 1.0));
             }
         }
         if self.bloat > best.bloat.saturating_add(CONGESTED_QUEUE) {
             // While it shrinks the share is small enough.
             if self.bloat >= bloat_before {
-                self.cut(now, most, DELAYED);
+                self.reduce(now, most, DELAYED);
             }
             return;
         }
-        // What has a weight of its own soon goes on beyond what was too much once. Automatic ones
-        // grow alike: those that are congested say enough.
-        let is_far =
-            self.size < self.known * NEAR || (most.is_finite() && self.size * NEAR > self.known);
-        self.size *= if is_far { RETURN } else { GROWTH };
+        self.size *= self.growth(now, most);
+    }
+
+    fn growth(&self, now: Time, most: f64) -> f64 {
+        if self.size < self.known * NEAR {
+            return RETURN;
+        }
+        // Automatic ones grow alike: those that are congested say enough.
+        if most.is_infinite() || self.size < self.known {
+            return GROWTH;
+        }
+        if now < self.try_at {
+            return 1.0;
+        }
+        match self.size / self.known {
+            beyond if beyond * CHANGED > 1.0 => LEAP,
+            beyond if beyond * NEAR > 1.0 => RETURN,
+            _ => GROWTH,
+        }
+    }
+
+    /// Whether more is tried than was too much once.
+    fn is_trial(&self, now: Time, most: f64) -> bool {
+        let was_cut = most.is_finite() && self.known > 0.0;
+        was_cut && self.size > self.known && now.since(self.try_at) < PROVEN
+    }
+
+    /// What was measured says that it is too much.
+    fn reduce(&mut self, now: Time, most: f64, to: f64) {
+        self.cut(now, most, to);
+        if self.size < self.tried * CHANGED || now.since(self.try_at) >= PROVEN {
+            (self.tried, self.hold) = (self.size, HOLD.0);
+            self.wait(now, false);
+        } else {
+            self.wait(now, now >= self.try_at);
+        }
     }
 
     fn cut(&mut self, now: Time, most: f64, to: f64) {
@@ -220,6 +307,20 @@ impl Share {
         self.known = self.size;
         self.cut_at = now;
         self.told = Measured::default();
+    }
+
+    /// Until the next trial; twice as long if one has failed.
+    fn wait(&mut self, now: Time, has_failed: bool) {
+        if has_failed {
+            (self.tried, self.hold) = (self.size, self.hold.saturating_mul(2).min(HOLD.1));
+        }
+        self.try_at = now + self.hold;
+    }
+
+    fn scale(&mut self, by: f64) {
+        self.size *= by;
+        self.known *= by;
+        self.tried *= by;
     }
 }
 
