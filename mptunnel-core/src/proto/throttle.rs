@@ -25,6 +25,7 @@ pub enum Rate {
 /// What keeps to it.
 #[derive(Default)]
 pub struct Throttle {
+    rate: Rate,
     /// Where packets wait. A rate that is learnt has one from the first time that it was known.
     pace: Option<Arc<Pace>>,
     learner: Option<Box<Learner>>,
@@ -34,6 +35,14 @@ impl Throttle {
     /// Where packets wait, if anywhere.
     pub fn pace(&self) -> Option<&Arc<Pace>> {
         self.pace.as_ref()
+    }
+
+    /// Bytes per second that somebody told.
+    pub fn told(&self) -> Option<u64> {
+        match self.rate {
+            Rate::Told(bytes) => Some(bytes),
+            Rate::Unknown | Rate::Learnt => None,
+        }
     }
 
     /// How long a packet that is sent now would wait.
@@ -50,6 +59,7 @@ impl Throttle {
         rate: Rate,
         new: impl FnOnce(u64) -> Pace,
     ) -> Option<Arc<Pace>> {
+        self.rate = rate;
         match rate {
             Rate::Unknown => return std::mem::take(self).pace,
             Rate::Told(bytes) => {

@@ -354,6 +354,7 @@ impl Client {
                 alive: path.up,
                 weight: path.settings.weight,
                 queue: path.throttle.queue(now),
+                rate: path.throttle.told(),
                 ..path.probe.candidate(path.slot, heard)
             }
         };

@@ -69,6 +69,8 @@ pub struct Candidate {
     pub min_rtt: Option<Duration>,
     /// How long a datagram waits at this end.
     pub queue: Duration,
+    /// What its link carries, if somebody told, in bytes per second.
+    pub rate: Option<u64>,
     /// The share of what is sent that is lost, 0 to 1, over a few seconds.
     pub loss: f64,
     /// The same of the last probes.

@@ -154,10 +154,12 @@ impl Shares {
                 share.size = share.known * AFRESH;
             }
         }
+        let by_rate = self.per_rate(usable);
         let mut dealt: Vec<(u8, u32)> = Vec::with_capacity(usable.len());
         for path in usable {
+            let first = by_rate.zip(path.rate).map_or(average, |(by, rate)| by * approximate(rate));
             let share = self.of.entry(path.slot).or_insert_with(|| Share::new(now));
-            let size = share.look(now, path, average, best);
+            let size = share.look(now, path, first, best);
             let part = gates.get(&path.slot).map_or(16, Gate::sixteenths);
             dealt.push((path.slot, (size.saturating_mul(part) / 16).max(1)));
         }
@@ -168,6 +170,23 @@ impl Shares {
         }
         let chosen = usable.iter().fold(0, |set, path| set | path_bit(path.slot));
         Plan { chosen, rule: Rule::Dealt(self.dealer.clone()), ..Plan::default() }
+    }
+
+    /// What automatic shares come to for each byte per second that their links are told to carry:
+    /// with so much a further one begins. `None` if no such share or rate is known.
+    fn per_rate(&self, usable: &[Candidate]) -> Option<f64> {
+        let told = || usable.iter().filter(|p| p.weight == 0).filter_map(|p| Some((p, p.rate?)));
+        let size =
+            |slot| self.of.get(&slot).map(|share| share.size).filter(|size| size.is_finite());
+        let known = told().filter_map(|(path, rate)| Some((size(path.slot)?, approximate(rate))));
+        let (sizes, rates) = known.fold((0.0, 0.0), |(a, b), (size, rate)| (a + size, b + rate));
+        if rates > 0.0 {
+            return Some(sizes / rates);
+        }
+        // The first ones: the largest gets what the best has.
+        let all = usable.iter().all(|path| path.weight == 0);
+        let most = told().map(|(_, rate)| approximate(rate)).fold(0.0, f64::max);
+        (all && most > 0.0).then_some(BEST_SHARE / most)
     }
 
     /// Only the proportions matter: as large as may be, which is until the first path has all of

@@ -123,7 +123,11 @@ impl Peer {
 
     /// Where packets wait on a path, if its client told what it carries, or that was found out.
     pub fn pace(&self, slot: u8) -> Option<&Arc<Pace>> {
-        self.throttles.iter().find(|(of, _)| *of == slot)?.1.pace()
+        self.throttle(slot)?.pace()
+    }
+
+    fn throttle(&self, slot: u8) -> Option<&Throttle> {
+        self.throttles.iter().find(|(of, _)| *of == slot).map(|(_, throttle)| throttle)
     }
 
     /// The client told what a path carries to it: kbit/s, 0 if it does not know, or
@@ -628,7 +632,8 @@ impl Peer {
                 backup: slot.backup,
                 alive: slot.is_up(),
                 weight: slot.weight,
-                queue: self.pace(slot.id).map_or(Duration::ZERO, |pace| pace.queue(now)),
+                queue: self.throttle(slot.id).map_or(Duration::ZERO, |its| its.queue(now)),
+                rate: self.throttle(slot.id).and_then(Throttle::told),
                 ..slot.probe.candidate(slot.id, heard.max(slot.last_heard))
             }
         };
