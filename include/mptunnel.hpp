@@ -228,7 +228,7 @@ inline std::optional<double> correlation(const pair_info &pair) noexcept {
     return pair.correlation;
 }
 
-/// What state a path is in; path_state has one word for it as mpt_path_state_name().
+/// What state a path is in; mpt_path_state_name() has one word for it.
 inline path_state state(const path_info &path) noexcept {
     return static_cast<path_state>(path.state);
 }

@@ -31,7 +31,7 @@ mod _mptunnel {
     #[pymodule_export]
     use crate::log::{log_fd, reset_log, set_log_level, take_log};
     #[pymodule_export]
-    use crate::options::{generate_key, option_table};
+    use crate::options::{generate_key, option_table, path_words};
     #[pymodule_export]
     use crate::server::{Peer, Server};
     #[pymodule_export]

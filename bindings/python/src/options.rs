@@ -4,7 +4,8 @@
 use crate::errors::config;
 use mptunnel_core::keyfile;
 use mptunnel_core::options::{
-    EndpointUri, Kind, OPTIONS, OptionSpec, PathSpec, Place, Protocol, Role, Settings, Unit,
+    EndpointUri, Kind, OPTIONS, OptionSpec, PATH_WORDS, PathSpec, PathWord, Place, Protocol, Role,
+    Settings, Unit,
 };
 use pyo3::prelude::*;
 
@@ -135,6 +136,14 @@ pub(crate) fn option_table() -> Vec<Row> {
             )
         })
         .collect()
+}
+
+/// The words that describe a path: each with its form, what its value may be, and what it means.
+#[pyfunction]
+pub(crate) fn path_words() -> Vec<(String, &'static str, &'static str)> {
+    let row =
+        |word: &PathWord| (format!("{}={}", word.key, word.placeholder), word.expected, word.help);
+    PATH_WORDS.iter().map(row).collect()
 }
 
 /// A new key: 32 bytes from the system's random source, as 44 characters of base64.

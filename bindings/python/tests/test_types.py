@@ -108,6 +108,23 @@ def test_help_shows_every_public_thing_with_words():
     assert "idle_interval" in pydoc.plain(pydoc.render_doc(mpt.open))
 
 
+def test_help_lists_the_words_of_a_path_and_the_options_in_the_words_of_python():
+    words = [word for word, _, _ in _mptunnel.path_words()]
+    assert "to=HOST:PORT" in words and len(words) > 10
+    for opened in (mpt.open, mpt.listen):
+        whole = inspect.getdoc(opened)
+        _, _, text = whole.partition("\nOptions as further keywords")
+        side = "client" if opened is mpt.open else "server"
+        for option in mpt.OPTIONS:
+            assert (f"\n{option.keyword}\n    " in text) == getattr(option, side), option.keyword
+            assert "-" not in option.key or option.key not in text, option.key
+        # A number is in seconds, whatever it is in a text.
+        assert "without unit" not in text
+        assert max(map(len, whole.splitlines())) <= 100
+    for word in words:
+        assert f"\n{word}\n    " in inspect.getdoc(mpt.open), word
+
+
 def test_help_describes_every_field_and_every_kind_of_event():
     kinds = [getattr(mpt, name) for name in mpt.__all__]
     kinds = [kind for kind in kinds if dataclasses.is_dataclass(kind)]

@@ -188,10 +188,9 @@ def open(
         `"mpt://vpn.example.org:4000?key-file=/etc/mpt.key&path=if=eth0&path=if=wwan0"`.
         `"HOST:PORT"` alone does as well.
     paths
-        The paths to use, each in words: `to=HOST:PORT` (a bridge; without it, the server itself),
-        `if=NAME`, `src=ADDR`, `mark=N`, `weight=N`, `role=active|backup`, `rate=MBIT|auto`,
-        `rate-down=MBIT|auto`, `cost=N`, `mtu=BYTES`, `name=TEXT`, `rotate=on|off`. With none (`None`)
-        there is one path, by whatever route there is. A path that cannot be opened now is no error: it waits and tries again.
+        The paths to use, each in words (see below), such as `"to=bridge1.example:4000 if=wwan0"`.
+        With none (`None`) there is one path straight to the server, by whatever route there is. A
+        path that cannot be opened now is no error: it waits and tries again.
     key
         The key that both ends share, in place of `key_file`: what `genkey` returned, or 32 bytes.
     timeout
@@ -237,10 +236,8 @@ def genkey() -> str:
     return _mptunnel.generate_key()
 
 
-open.__doc__ = f"{open.__doc__}\n    Options as further keywords:\n\n{_options.manual('client')}\n"
-listen.__doc__ = (
-    f"{listen.__doc__}\n    Options as further keywords:\n\n{_options.manual('server')}\n"
-)
+open.__doc__ = f"{open.__doc__}\n{_options.path_manual()}\n\n{_options.manual('client')}\n"
+listen.__doc__ = f"{listen.__doc__}\n{_options.manual('server')}\n"
 
 
 def _events(next_event: Callable[..., Event], timeout: float | None) -> Iterator[Event]:

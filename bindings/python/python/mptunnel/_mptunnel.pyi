@@ -15,6 +15,7 @@ __all__ = [
     "generate_key",
     "log_fd",
     "option_table",
+    "path_words",
     "reset_log",
     "set_log_level",
     "take_log",
@@ -385,6 +386,9 @@ def generate_key() -> str:
 
 def option_table() -> list[tuple[str, str, str, list[str], str | None, str, str, bool, bool, bool]]:
     """The option table: what each option is called, takes and means."""
+
+def path_words() -> list[tuple[str, str, str]]:
+    """The words that describe a path: each with its form, what its value may be, and what it means."""
 
 def log_fd() -> int:
     """The descriptor that is readable while `take_log` has something; made at the first call."""

@@ -5,6 +5,8 @@ import base64
 import difflib
 import math
 import os
+import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import TypedDict
@@ -210,12 +212,34 @@ def words(paths: Iterable[str] | None) -> list[str]:
 
 def manual(side: str) -> str:
     """The options as a list, for docstrings."""
-    lines = []
+    lines = ["    Options as further keywords; durations are in seconds, or texts with a unit:", ""]
     for option in OPTIONS:
         if option.client if side == "client" else option.server:
             default = "" if option.default is None else f" [{option.default}]"
-            lines += [f"    {option.keyword}", f"        {option.help}: {option.expected}{default}"]
+            # That of a number in a text; as keywords all are seconds.
+            expected = re.sub(r" \(without unit: \w+\)", "", option.expected)
+            lines += _entry(option.keyword, f"{option.help}: {expected}{default}")
     return "\n".join(lines)
+
+
+def path_manual() -> str:
+    """The words of a path as a list, for docstrings."""
+    lines = ["    Words of a path, between blanks or commas, in any order:", ""]
+    for word, expected, text in _mptunnel.path_words():
+        lines += _entry(word, f"{text}: {expected}")
+    return "\n".join(lines)
+
+
+def _entry(name: str, text: str) -> list[str]:
+    # Long ones first: key-file is a part of another.
+    for option in sorted(OPTIONS, key=lambda option: -len(option.key)):
+        if "-" in option.key:
+            text = text.replace(option.key, option.keyword)
+    indent = 8 * " "
+    lines = textwrap.wrap(
+        text, 100, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return [f"    {name}", *lines]
 
 
 def option_of(option: str) -> Option:
