@@ -49,6 +49,9 @@ fn text(status: &Status, path: &Path, events: &Value) -> String {
         say("leads to", &format!("{remote}{before}"));
     }
     say("measured", &measured(path));
+    if let Some(queued) = path.queued {
+        say("pace", &pace(path, queued));
+    }
     if let Some(only) = path.only_out {
         let mut text = format!(
             "of what is sent on it and on others, {} comes on it alone, by a sample",
@@ -107,6 +110,18 @@ fn measured(path: &Path) -> String {
         mbit_or(path.bits_out),
         mbit_or(path.bits_in),
     )
+}
+
+/// How fast packets leave, where somebody told a rate, or it was found out.
+fn pace(path: &Path, queued: u64) -> String {
+    match path.rate {
+        Some(rate) => format!(
+            "no more than {} Mbit/s leave here; {queued} packets wait, one that is sent now for {}",
+            mbit_or(Some(rate)),
+            millis_or(path.queue_delay),
+        ),
+        None => "packets leave as they come until some wait on the way".to_owned(),
+    }
 }
 
 /// The latest events of the path, and those of the whole tunnel that concern it.
@@ -217,6 +232,7 @@ mod tests {
                 "since_us": 12_000_000, "remote": "192.0.2.1:4000", "sent": 10, "received": 5, "wins": 4,
                 "worth_out": {"samples": 100, "only": 25, "mean_lead_us": 3_000},
                 "errors": {"ECONNREFUSED": 7}, "remote_before": "192.0.2.9:1",
+                "queue": {"packets": 4, "delay_us": 12_000, "rate_bytes_per_s": 1_250_000},
             }, {"id": 2, "name": "dsl"}],
             "session": {"pairs": [{"one": 2, "other": 3, "correlation": 0.8}]},
         }));
@@ -239,6 +255,10 @@ mod tests {
         assert!(!text.contains("path other is up"), "{text}");
         assert!(text.contains("before it moved, 192.0.2.9:1"), "{text}");
         assert!(text.contains("25.0% comes on it alone"), "{text}");
+        assert!(
+            text.contains("\npace      no more than 10.0 Mbit/s leave here; 4 packets wait"),
+            "{text}"
+        );
         assert!(text.contains("it loses together with dsl (correlation 0.80)"), "{text}");
         assert!(text.contains("ECONNREFUSED 7"), "{text}");
         assert!(text.contains("start the bridge or server at 192.0.2.1:4000"), "{text}");

@@ -60,8 +60,11 @@ pub(crate) struct Path {
     pub(crate) loss_in_1s: Option<f64>,
     pub(crate) loss_out_10s: Option<f64>,
     pub(crate) loss_in_10s: Option<f64>,
-    /// Packets that wait to leave at its rate, if it has one.
+    /// Packets that wait to leave at its rate, if it has one, and for how long.
     pub(crate) queued: Option<u64>,
+    pub(crate) queue_delay: Option<Duration>,
+    /// That rate, in bits per second.
+    pub(crate) rate: Option<f64>,
     pub(crate) sent: u64,
     pub(crate) send_dropped: u64,
     pub(crate) received: u64,
@@ -177,6 +180,8 @@ impl Path {
             loss_out_10s: lost("losses_out", "last_10s"),
             loss_in_10s: lost("losses_in", "last_10s"),
             queued: json["queue"]["packets"].as_u64(),
+            queue_delay: json["queue"]["delay_us"].as_u64().map(Duration::from_micros),
+            rate: json["queue"]["rate_bytes_per_s"].as_f64().map(|bytes| bytes * 8.0),
             sent: count(json, "sent"),
             send_dropped: count(json, "send_dropped"),
             received: count(json, "received"),
