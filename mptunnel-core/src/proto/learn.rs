@@ -58,6 +58,8 @@ const MUCH_LESS: f64 = 0.8;
 const LEAVE_ALONE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(160));
 /// The shortest one-way time is that of one or two such spans: clocks drift by some ms in them.
 const SPAN: Duration = Duration::from_secs(20);
+/// After such a silence all begins anew: what is told of the other clock goes round in 71 minutes.
+const LONG_AGO: Duration = Duration::from_secs(600);
 /// What arrived in less time than this says little of a rate.
 const ENOUGH: Duration = Duration::from_millis(40);
 /// Bytes per second below which no rate goes: 64 kbit/s, a few probes and a little of each second.
@@ -150,7 +152,9 @@ impl Learner {
         if pong.t_rx == 0 || answered.size > 0 {
             return;
         }
-        let Some(last) = self.last.filter(|last| last.session == point.session) else {
+        let follows =
+            |last: &Point| last.session == point.session && sent_at.since(last.sent_at) < LONG_AGO;
+        let Some(last) = self.last.filter(follows) else {
             // The other end may be another one, with another clock.
             (self.last, self.base) = (Some(point), None);
             return;
@@ -339,6 +343,16 @@ mod tests {
         assert_eq!(path.ask(20 * MS, 0, false), rate);
         assert!(path.ask(20 * MS, 20_000, false) >= rate);
         assert!(path.learner.queues[0].is_zero());
+    }
+
+    #[test]
+    fn a_long_sleep_is_no_queue_and_learning_goes_on() {
+        for minutes in [11, 36, 71, 600] {
+            let mut path = Path::new(0);
+            path.ask(20 * MS, 25_000, false);
+            path.now = path.now + minutes * Duration::from_secs(60);
+            assert!(path.fill().is_some(), "{minutes} minutes");
+        }
     }
 
     #[test]
