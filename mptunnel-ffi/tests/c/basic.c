@@ -392,9 +392,10 @@ static void keys(void) {
     CHECK(strstr(mpt_last_error(), "44 characters") && !strstr(mpt_last_error(), "c2hvcnQ"));
     EXPECT(0, mpt_genkey(key, sizeof key));
     EXPECT(0, mpt_config_set_key(config, key));
-    EXPECT(0, mpt_open("mpt-listen://127.0.0.1:0", config, &server));
+    snprintf(uri, sizeof uri, "mpt-listen://127.0.0.1:0?encrypt=on%s", options_too());
+    EXPECT(0, mpt_open(uri, config, &server));
     CHECK(mpt_local_addr(server, at, sizeof at) > 0);
-    snprintf(uri, sizeof uri, "mpt://%s", at);
+    snprintf(uri, sizeof uri, "mpt://%s?encrypt=on%s", at, options_too());
     EXPECT(0, mpt_open(uri, config, &client));
     EXPECT(0, mpt_wait_ready(client, SOON));
     EXPECT(16, mpt_key_ids(client, one, sizeof one));
