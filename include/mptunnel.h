@@ -48,10 +48,11 @@
  * Datagrams. A datagram arrives once, whole and unaltered, or not at all, in any order. One without
  *            bytes is one, too. Up to 65507 bytes.
  *
- * Threads.   Every function may be called by any thread at any time, on the same handle too. The
- *            one exception: nothing new may begin with a handle once mpt_close() was called on it;
- *            what waits at that moment returns MPT_ECLOSED. The library has threads of its own,
- *            with all signals blocked, for each endpoint, and no state that is not an endpoint's.
+ * Threads.   Every function may be called by any thread at any time, on the same handle too. Of
+ *            calls with a handle on which mpt_close() is called, those that wait return MPT_ECLOSED,
+ *            and those that begin later MPT_EBADF: this ends the loops of other threads for good,
+ *            wherever they are. The library has threads of its own, with all signals blocked, for
+ *            each endpoint, and no state that is not an endpoint's.
  *
  * fork().    In the child, the handles of the parent answer MPT_EFORKED, and the parent goes on
  *            unaffected. Open new ones in the child. (A child of vfork() may only exec.)
@@ -994,7 +995,9 @@ int mpt_open(const char *uri, const mpt_config_t *cfg, mpt_t **out);
 int mpt_wait_ready(mpt_t *t, int timeout_ms);
 
 /**
- * Makes every call that waits on this endpoint at present return MPT_EINTR; later ones wait again.
+ * Makes every call that waits on this endpoint at present return MPT_EINTR; later ones wait again,
+ * also that of a thread which was on its way into it. So, to have a thread look at a flag, set it
+ * and interrupt again and again until the thread has seen it; to end it for good, mpt_close().
  * Not for signal handlers: write to a pipe of your own there.
  */
 int mpt_interrupt(mpt_t *t);

@@ -332,9 +332,12 @@ public:
     socket &operator=(const socket &) = delete;
     ~socket() { close(); }
 
-    /// Closes it now: see mpt_close(). To end the waiting of other threads and then destroy the
-    /// object, interrupt() and join them first: an object must outlive its use.
+    /// Closes it now: see mpt_close(). Not while other threads use the object: shutdown().
     void close() noexcept { mpt_close(std::exchange(handle_, nullptr)); }
+    /// Closes it under the hands of other threads, so that they end: what waits fails with
+    /// errc::closed, and what begins later with errc::bad_handle. Join them, and then destroy the
+    /// object, which must outlive its use.
+    void shutdown() noexcept { mpt_close(handle_); }
     explicit operator bool() const noexcept { return handle_ != nullptr; }
     mpt_t *handle() const noexcept { return handle_; }
 
@@ -430,7 +433,8 @@ public:
 
     std::size_t max_payload() const noexcept { return mpt_max_payload(handle_); }
 
-    /// Makes every call that waits at present fail with errc::interrupted.
+    /// Makes every call that waits at present fail with errc::interrupted; later ones wait again,
+    /// also that of a thread which was on its way into it: see mpt_interrupt().
     void interrupt() noexcept { (void)mpt_interrupt(handle_); }
 
     /// For event loops: see mpt_fd(). Negative if there is none.

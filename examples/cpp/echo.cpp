@@ -27,8 +27,8 @@ void serve(mpt::socket &server) {
             server.send_to(peer, {buffer.data(), len});
         }
     } catch (const mpt::error &error) {
-        // The end, as main() wants it.
-        if (error.code() != mpt::errc::interrupted)
+        // The end, as main() wants it: during a call, or between two.
+        if (error.code() != mpt::errc::closed && error.code() != mpt::errc::bad_handle)
             std::cerr << "server: " << error.what() << '\n';
     }
 }
@@ -49,7 +49,7 @@ int main(int argc, char **argv) try {
         mpt::socket &server;
         std::thread &thread;
         ~joiner() {
-            server.interrupt();
+            server.shutdown();
             thread.join();
         }
     } joiner{server, thread};

@@ -109,7 +109,9 @@ pub extern "C" fn mpt_wait_ready(t: *mut mpt_t, timeout_ms: c_int) -> c_int {
     })
 }
 
-/// Makes every call that waits on this endpoint at present return MPT_EINTR; later ones wait again.
+/// Makes every call that waits on this endpoint at present return MPT_EINTR; later ones wait again,
+/// also that of a thread which was on its way into it. So, to have a thread look at a flag, set it
+/// and interrupt again and again until the thread has seen it; to end it for good, mpt_close().
 /// Not for signal handlers: write to a pipe of your own there.
 #[unsafe(no_mangle)]
 pub extern "C" fn mpt_interrupt(t: *mut mpt_t) -> c_int {

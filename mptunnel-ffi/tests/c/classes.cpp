@@ -157,5 +157,25 @@ int main(int argc, char **argv) {
     }
     CHECK(returned);
     waiting.join();
+
+    // A thread that waits, and one that was elsewhere, are ended by closing.
+    std::atomic<bool> begun{false}, shut{false};
+    std::thread one([&] {
+        std::error_code why;
+        begun = true;
+        none.recv(buffer, mpt::forever, why);
+        CHECK(why == mpt::errc::closed || why == mpt::errc::bad_handle);
+    });
+    std::thread other([&] {
+        while (!shut) {
+        }
+        CHECK(thrown_by([&] { none.recv(buffer); }) == mpt::errc::bad_handle);
+    });
+    while (!begun) {
+    }
+    none.shutdown();
+    shut = true;
+    one.join();
+    other.join();
     std::puts("classes: ok");
 }
