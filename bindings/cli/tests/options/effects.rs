@@ -416,13 +416,35 @@ fn flow_timeout(case: &Case) {
 /// after three drops each, unless the limit lasts.
 fn limited(case: &Case, options: Options, drops: u64) {
     let server = case.server(nowhere(), options);
-    let guests = [(); 4].map(|()| guest(case, &server));
+    // They come at once however busy the machine is: what came while it stood still.
+    server.signal(Signal::SIGSTOP);
+    let guests = [(); 4].map(|()| {
+        let before = unread(&server);
+        let guest = guest(case, &server);
+        wait_until(|| unread(&server) > before, || "no handshake comes".to_owned());
+        guest
+    });
+    server.signal(Signal::SIGCONT);
     let dropped = || case.status(&server)["dropped"]["rate_limited"].as_u64().unwrap();
     wait_until(|| dropped() >= drops, || format!("{} handshakes dropped", dropped()));
     wait_until(
         || guests.iter().any(|guest| guest.wait_ready(Some(Duration::ZERO)).is_ok()),
         || "none comes through".to_owned(),
     );
+}
+
+/// What lies unread in the sockets on a program's port, by the kernel's count (proc_net(5)).
+fn unread(program: &Program) -> u64 {
+    let port = format!(":{:04X}", program.address().port());
+    let tables = ["udp", "udp6"].map(|name| fs::read_to_string(format!("/proc/net/{name}")));
+    let tables = tables.map(Result::unwrap_or_default).join("\n");
+    let queues = tables.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace();
+        columns.nth(1).filter(|local| local.ends_with(&port))?;
+        let (_, unread) = columns.nth(2)?.split_once(':')?;
+        u64::from_str_radix(unread, 16).ok()
+    });
+    queues.sum()
 }
 
 fn handshake_rate(case: &Case) {
