@@ -95,10 +95,11 @@ impl Tunnel {
         let mode = client.agreement().policy().mode.word();
         drop(client);
         let first = sockets.iter().flatten().next();
+        let errors = shared.errors.all();
         let stats = Stats {
             connected: view.is_some(),
-            socket_errors: shared.errors.total(),
-            errors: shared.errors.all(),
+            socket_errors: errors.iter().map(|(_, count)| count).sum(),
+            errors,
             kernel_dropped: shared.kernel_dropped(),
             receive_buffer: first.map_or(0, |path| path.socket.granted_buffers().recv),
             mode,
