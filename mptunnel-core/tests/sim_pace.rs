@@ -122,12 +122,7 @@ fn a_rate_may_change_and_an_idle_path_needs_no_timer() {
     world.stream(client, Up, 100, 964);
     world.run_for(2 * S);
     let before = delivered(&world, client).0;
-    let now = world.client(client).local(world.now());
-    let host = world.client_mut(client);
-    let id = host.paths[0].id.expect("it runs");
-    let settings = PathSettings { rate: Rate::Told(SLOW), ..PathSettings::default() };
-    assert!(host.client_mut().expect("it runs").set_path(now, id, settings));
-    world.settle();
+    set_rate(&mut world, client, Rate::Told(SLOW));
     world.run_for(2 * S);
     world.stop_streams();
     world.run_for(S);
@@ -161,10 +156,17 @@ fn asymmetric(rate_down: u32) -> PathSpec {
 
 /// What the client is told anew about its only path.
 fn set_rate_down(world: &mut World, client: ClientNo, rate_down: u32) {
+    set_path(world, client, PathSettings { rate_down, ..PathSettings::default() });
+}
+
+fn set_rate(world: &mut World, client: ClientNo, rate: Rate) {
+    set_path(world, client, PathSettings { rate, ..PathSettings::default() });
+}
+
+fn set_path(world: &mut World, client: ClientNo, settings: PathSettings) {
     let now = world.client(client).local(world.now());
     let host = world.client_mut(client);
     let id = host.paths[0].id.expect("it runs");
-    let settings = PathSettings { rate_down, ..PathSettings::default() };
     assert!(host.client_mut().expect("it runs").set_path(now, id, settings));
     world.settle();
 }
@@ -365,6 +367,21 @@ fn a_rate_that_is_learnt_fills_the_link_and_not_its_buffer() {
         assert!(part > 0.95 && p99 < 200 * MS, "{mbit} Mbit/s: {part}, {p99:?}");
         world.verify();
     }
+}
+
+#[test]
+fn a_queue_that_was_there_before_the_rate_is_to_be_learnt_is_emptied() {
+    let mut spec = unknown(10);
+    spec.settings.rate = Rate::Unknown;
+    let (mut world, client) = over(vec![spec]);
+    world.stream(client, Up, 1_500, SIZE);
+    world.run_for(8 * S);
+    assert!(lately(&world, client, 2 * S).1 > 1_900 * MS, "the buffer is full");
+
+    set_rate(&mut world, client, Rate::Learnt);
+    world.run_for(8 * S);
+    let (count, p99) = lately(&world, client, 2 * S);
+    assert!(count > 1_950 && p99 < 200 * MS, "{count}, {p99:?}");
 }
 
 #[test]

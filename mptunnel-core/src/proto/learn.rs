@@ -86,7 +86,7 @@ pub struct Learner {
     needed_at: Time,
     /// When the queue began, or was found to be shorter, and how long it was.
     queued: Option<(Time, Duration)>,
-    /// Until then the path is left alone, and how long that was.
+    /// Until then the path is left alone, and how long that was: zero if it never was.
     rests_until: Time,
     rest: Duration,
 }
@@ -160,7 +160,10 @@ impl Learner {
             return;
         };
         let transit = pong.t_rx.wrapping_sub(sent_at.low_micros());
-        let base = self.base.get_or_insert(Base::new(sent_at, transit));
+        // A queue may have been there before. But one that was found to be none is none.
+        let excess = if self.rest.is_zero() { answered.excess } else { Duration::ZERO };
+        let excess = u32::try_from(micros(excess)).unwrap_or(0);
+        let base = self.base.get_or_insert(Base::new(sent_at, transit.wrapping_sub(excess)));
         let queue = base.excess(sent_at, transit);
         let Some(arrived) = point.rate_since(&last) else { return };
         self.last = Some(point);
@@ -288,7 +291,8 @@ mod tests {
             self.bytes += bytes;
             let t_rx = (sent_at + way).low_micros().wrapping_add(self.clock);
             let told = Told { until: sent_at, sent: 0, lost: 0 };
-            let answered = Answered { pn: 0, session: self.session, size: 0, told };
+            let excess = way.saturating_sub(20 * MS);
+            let answered = Answered { pn: 0, session: self.session, size: 0, excess, told };
             let pong = Pong {
                 path: 0,
                 seq: 0,
@@ -343,6 +347,19 @@ mod tests {
         assert_eq!(path.ask(20 * MS, 0, false), rate);
         assert!(path.ask(20 * MS, 20_000, false) >= rate);
         assert!(path.learner.queues[0].is_zero());
+    }
+
+    #[test]
+    fn a_queue_that_is_there_already_is_seen_and_one_that_is_none_once_only() {
+        let mut path = Path::new(0);
+        for _ in 0..4 {
+            path.ask(500 * MS, 25_000, false);
+        }
+        assert!(path.learner.rate().is_some_and(|rate| rate < 50_000));
+
+        let mut rates = (0..400).map(|_| path.ask(500 * MS, 25_000, true));
+        assert!(rates.by_ref().take(10).any(|rate| rate.is_none()), "less did not make it shorter");
+        assert!(rates.all(|rate| rate.is_none()));
     }
 
     #[test]

@@ -79,6 +79,8 @@ pub struct Answered {
     pub session: u32,
     /// Bytes of that packet if it was padded; 0 if not.
     pub size: u16,
+    /// How much longer the round trip was than the shortest one of the path.
+    pub excess: Duration,
     /// What became of the packets before it.
     pub told: Told,
 }
@@ -299,7 +301,8 @@ impl Probe {
         }
         (self.misses, self.missed_since, self.first) = (0, None, 0);
         let told = Told { until: ping.at, sent, lost };
-        Some(Answered { pn: ping.pn, session: ping.session, size: ping.size, told })
+        let excess = rtt.saturating_sub(self.health.min_rtt().unwrap_or(rtt));
+        Some(Answered { pn: ping.pn, session: ping.session, size: ping.size, excess, told })
     }
 
     /// Counts PINGs whose time is over. The first miss brings the next PING forward; what follows
