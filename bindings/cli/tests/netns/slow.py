@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""A slow link beside a fast one."""
+"""Slow links: beside a fast one, and with a deep buffer."""
 
 import time
 
@@ -107,3 +107,67 @@ def learnt_rates(lab: Lab) -> None:
     # Of what fits, with all headers of the link and of ours.
     share = len(results[1]) * (1_200 + 36 + 28 + 14) * 8 / (2 * NARROW * 1e6)
     check(share > 0.8, f"{100 * share:.0f} % of the link is in use")
+
+
+LINK_MBIT = 10
+BUFFER = 4_000_000  # bytes that wait in front of the link: 3.2 s of it
+BULK = 1_200  # bytes of a datagram of the flow that fills it
+BULK_RATE = 2 * LINK_MBIT * 1_000_000 // (8 * BULK)  # of them per second: twice what the link carries
+CALM_RATE = 50  # datagrams per second of a flow beside it
+# Round trips of that flow, in milliseconds: a datagram waits 50 ms at most to be sent, and the rest
+# is what this machine does. Without a rate it waits in the buffer.
+CALM_MS = 150
+FULL_MS = 1_000
+
+
+@scenario(limit_s=30)
+def deep_buffer_down(lab: Lab) -> None:
+    """With `rate-down=` the buffer of a slow link to the client stays empty.
+
+      c                                                              s
+      bulk, calm ─ mpclient ─── b1: 10 Mbit/s down, 3.2 s of buffer ─┬─ mpserver ─ service
+      bulk, calm ─ mpclient ─── b2: the same ────────────────────────┘
+
+    The answers to each bulk flow are twice what its link carries. The first client says how much
+    that is, the second one does not.
+    """
+    net = Network(lab, ways=2)
+    net.route()
+    service = Service(net.server_host, SERVICE_PORT)
+    for middle in net.middle:
+        lab.command(
+            f"tc -n {middle.name} qdisc add dev c root "
+            f"tbf rate {LINK_MBIT}mbit burst 5000 limit {BUFFER}"
+        )
+    net.server()
+    paths = net.routed_paths().splitlines()
+    net.client(f"{paths[0]} rate-down={LINK_MBIT}", "--name told")
+    net.client(paths[1], "--name untold 3001")
+    clients = []
+    for port in 3000, 3001:
+        to = ("127.0.0.1", port)
+        bulk = Application(net.client_host, service, to, size=BULK)
+        clients.append((bulk, Application(net.client_host, service, to)))
+    for _, calm in clients:
+        calm.wait_up(5)
+
+    note("twice what the links carry")
+    for bulk, calm in clients:
+        bulk.begin(BULK_RATE)
+        calm.begin(CALM_RATE)
+    time.sleep(1.5)
+    late = time.monotonic()
+    time.sleep(1)
+    for bulk, _ in clients:
+        bulk.finish(drain=0)
+    for _, calm in clients:
+        calm.finish()
+    (told_bulk, told), (_, untold) = clients
+    carried = len(told_bulk.round_trips(late)) * BULK * 8 / 1e6
+    check(carried > 0.8 * LINK_MBIT, f"with rate-down= the link carries {carried:.1f} Mbit/s")
+    slowest, fastest = percentile(told.round_trips(late), 0.95), untold.round_trips(late)[0]
+    check(
+        slowest < CALM_MS,
+        f"with rate-down= 95 of 100 round trips beside that take up to {slowest:.0f} ms",
+    )
+    check(fastest > FULL_MS, f"without it none takes less than {fastest:.0f} ms")
