@@ -403,6 +403,27 @@ fn adaptive_settles_at_one_copy_on_clean_paths() {
     }
 }
 
+#[test]
+fn the_end_that_answers_finds_a_dead_way_as_soon_as_the_one_that_asks() {
+    // Whenever the next probe of the idle tunnel is due.
+    for (asks, idle) in [Up, Down].into_iter().flat_map(|way| (6..11).map(move |s| (way, s * S))) {
+        let answers = if asks == Up { Down } else { Up };
+        let paths = vec![PathSpec::both(delay(1)), PathSpec::both(delay(20))];
+        let (mut world, _, client) = tunnel_with(1, mode(Mode::Fastest), paths);
+        world.run_for(idle);
+        world.stream(client, asks, 100, 200);
+        world.run_for(20 * MS);
+        world.stream(client, answers, 100, 200);
+        world.run_for(S);
+        world.faults(path(client, 0), answers).dark = true;
+        world.run_for(4 * S);
+
+        let lost = loss(&world, client, answers, 4 * S, 200 * MS) * 3.8;
+        println!("{lost:.2} s of datagrams lost {answers:?} after {idle:?}");
+        assert!(lost < 1.1, "{lost} s of datagrams lost {answers:?} after {idle:?}");
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Evil {
     FullSocket,

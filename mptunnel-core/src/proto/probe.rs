@@ -159,6 +159,14 @@ impl Probe {
         self.due = self.due.min(now);
     }
 
+    /// A PING came while data flows. What this end receives brings no PING of its own forward, so
+    /// one that was idle until then would learn for seconds nothing of the path on which it answers.
+    pub fn keep_pace(&mut self, now: Time, busy: bool, intervals: Intervals) {
+        if busy && self.missed_since.is_none() {
+            self.due = self.due.min(now + intervals.active);
+        }
+    }
+
     /// Makes the next PING and sets the time of the one after it. The caller puts it into the
     /// packet numbered `pn`.
     pub fn next_ping(

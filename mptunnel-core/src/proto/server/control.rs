@@ -7,6 +7,7 @@ use super::super::event::{PeerId, ServerEvent, Transmit};
 use super::super::frame::{self, Frame, FrameList, PING_BACKUP, Ping, Pong};
 use super::super::limit::CLOSES_HEARD_PER_S;
 use super::super::pmtu::LOSS_TO_SUSPECT;
+use super::super::probe::is_busy;
 use super::super::route::Route;
 use super::super::session::Session;
 use super::super::time::Time;
@@ -185,6 +186,7 @@ impl Server {
         // This packet is counted already if its source is known; the client's number is without it.
         let arrived = counts.rx_pkts.saturating_sub(1);
         slot.probe.health.on_ping(now, ping.t_tx, session.local_index(), ping.tx_pkts, arrived);
+        slot.probe.keep_pace(now, is_busy(now, session.last_data()), peer.intervals);
         let ride = from == PingFrom::Active && slot.probe.may_ride(now, peer.intervals);
         let challenge =
             slot.candidate.as_ref().map(|c| Frame::Challenge { path: ping.path, nonce: c.nonce });

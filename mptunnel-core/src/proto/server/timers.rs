@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What the server does because time passes.
+//!
+//! When a network dies behind many clients, each of their paths is probed as one alone would be: four
+//! times a second for 10 s, twice until 30 s, then no more until its client is heard. For 4,096
+//! sessions with two paths that is 33,000 PINGs per second at most, which cost a third of a core in
+//! the simulator, with the network, and 35 Mbit/s of what leads nowhere. They come evenly, because
+//! each path keeps a time of its own, ±10 %. That is left as it is: these sessions take more while
+//! they are in use, and who is asked later heals later where the way to the client comes back first.
 
 use super::super::event::{PeerGoneReason, PeerId, ServerEvent};
 use super::super::frame::{Frame, FrameList};
