@@ -24,19 +24,24 @@ class Scenario:
     limit_s: int
     # Whether it measures speed or delay, so that nothing may run beside it.
     alone: bool
+    # Whether it is run only by its name: it takes minutes.
+    on_demand: bool
     body: Callable[[Lab], None]
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
-def scenario(limit_s: int, alone: bool = False) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
+def scenario(
+    limit_s: int, alone: bool = False, on_demand: bool = False
+) -> Callable[[Callable[[Lab], None]], Callable[[Lab], None]]:
     """Registers a scenario: its docstring is its title and its drawing."""
 
     def register(body: Callable[[Lab], None]) -> Callable[[Lab], None]:
         title, _, drawing = inspect.cleandoc(body.__doc__ or "").partition("\n")
-        found = Scenario(body.__name__, title.rstrip("."), drawing.rstrip(), limit_s, alone, body)
-        SCENARIOS[body.__name__] = found
+        name = body.__name__
+        title, drawing = title.rstrip("."), drawing.rstrip()
+        SCENARIOS[name] = Scenario(name, title, drawing, limit_s, alone, on_demand, body)
         return body
 
     return register
