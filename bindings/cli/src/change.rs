@@ -31,7 +31,8 @@ enum PathCommand {
     List,
     /// Add a path
     Add {
-        /// `to=HOST:PORT`, and `if= src= mark= weight= role= rate= rate-down= cost= name= mtu=`
+        /// `to=HOST:PORT`, or HOST PORT as in a configuration file, and `if= src= mark= weight=
+        /// role= rate= rate-down= cost= name= mtu=`
         #[arg(required = true, value_name = "WORD=VALUE")]
         words: Vec<String>,
     },
@@ -115,7 +116,8 @@ fn change_path(args: &PathArgs) -> Result<(), ControlError> {
             Ok(())
         }
         PathCommand::Add { words } => {
-            let added = program.ask(&json!({ "ask": "path-add", "words": words.join(" ") }))?;
+            let words = with_destination(words);
+            let added = program.ask(&json!({ "ask": "path-add", "words": words }))?;
             print(&format!("path {} added", added["id"]))
         }
         PathCommand::Set { path, words } => {
@@ -125,6 +127,24 @@ fn change_path(args: &PathArgs) -> Result<(), ControlError> {
         PathCommand::Remove { path } => {
             program.ask(&json!({ "ask": "path-remove", "path": path })).map(drop)
         }
+    }
+}
+
+/// The words of a path, which may begin as a line of a configuration file does: with HOST PORT.
+fn with_destination(words: &[String]) -> String {
+    match words {
+        [host, port, rest @ ..] if !host.contains('=') && port.parse::<u16>().is_ok() => {
+            let host = if host.contains(':') && !host.starts_with('[') {
+                format!("[{host}]")
+            } else {
+                host.clone()
+            };
+            std::iter::once(format!("to={host}:{port}"))
+                .chain(rest.iter().cloned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        }
+        _ => words.join(" "),
     }
 }
 
@@ -206,5 +226,19 @@ mod tests {
 
         assert_eq!(line(usize::MAX), "flows  1024  live  most of all, at one time");
         assert_eq!(line(42), format!("flows  1024  live  most of all, at one\n{:19}time", ""));
+    }
+
+    #[test]
+    fn a_path_may_be_added_as_a_line_of_a_configuration_file_has_it() {
+        for (typed, meant) in [
+            ("10.0.0.2 4001 name=a", "to=10.0.0.2:4001 name=a"),
+            ("fe80::1 4001", "to=[fe80::1]:4001"),
+            ("to=10.0.0.2:4001 name=a", "to=10.0.0.2:4001 name=a"),
+            ("name=a to=10.0.0.2:4001", "name=a to=10.0.0.2:4001"),
+            ("10.0.0.2", "10.0.0.2"),
+        ] {
+            let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
+            assert_eq!(with_destination(&words), meant);
+        }
     }
 }

@@ -226,8 +226,10 @@ fn look_at_server(
 
 fn wrong_configuration(file: &str, error: &dyn std::error::Error) -> Finding {
     // `FILE:3: …` of each line, or `FILE: …`.
-    let lines =
-        describe(error).replace(&format!("{file}: "), "").replace(&format!("{file}:"), "line ");
+    let lines = describe(error)
+        .replace(&format!(" {file}: "), ": ")
+        .replace(&format!("{file}: "), "")
+        .replace(&format!("{file}:"), "line ");
     let text = lines.lines().collect::<Vec<_>>().join("; ");
     Finding::fault(file, text, "correct it; nothing else was looked at")
 }
