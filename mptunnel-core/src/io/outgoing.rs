@@ -123,9 +123,8 @@ impl<'a, S: Sockets> Outgoing<'a, S> {
 
     /// The paths of `paths` on which the packet of `len` bytes that was just sealed goes at once,
     /// or another one in their place.
-    fn gate(&mut self, len: usize, paths: u32) -> u32 {
+    fn gate(&mut self, len: usize, paths: u32, part: Part) -> u32 {
         let view = self.view;
-        let part = std::mem::replace(&mut self.part, Part::First);
         let packet = self.batch.uncommitted(len);
         let said = self.admission.admit(view, self.now, packet, paths, part);
         if said.queued != 0 {
@@ -193,7 +192,8 @@ impl<S: Sockets> PacketSink for Outgoing<'_, S> {
     }
 
     fn commit(&mut self, len: usize, paths: u32) {
-        let now = if paths & self.gated == 0 { paths } else { self.gate(len, paths) };
+        let part = std::mem::replace(&mut self.part, Part::First);
+        let now = if paths & self.gated == 0 { paths } else { self.gate(len, paths, part) };
         if now != 0 {
             self.batch.commit(len, now);
         }
@@ -275,6 +275,20 @@ mod tests {
         assert_eq!((sent.copies, sent.dropped, sent.most, sent.full), (7, 3, 7, true));
         let due = sockets.queued.get().expect("five wait");
         assert!(due > NOW && due <= NOW + Duration::from_millis(11), "{due:?}");
+    }
+
+    #[test]
+    fn what_follows_pieces_on_a_path_without_a_rate_may_be_dropped_like_any_other() {
+        let (_, sockets, mut view) = send_ten(None, Some(Pace::new(100_000, Duration::ZERO)));
+        view.targets.push(Target { slot: 4, pace: None, ..view.targets[0].clone() });
+        let mut batch = SendBatch::default();
+        let mut outgoing = Outgoing::new(&mut batch, &view, &sockets);
+        outgoing.now = NOW;
+        outgoing.commit(1_000, 1 << 4);
+        outgoing.next_piece();
+        outgoing.commit(1_000, 1 << 4);
+        outgoing.commit(1_000, 1 << 3);
+        assert_eq!(outgoing.outcome.dropped, 1);
     }
 
     #[test]
