@@ -434,6 +434,22 @@ fn neither_jitter_nor_loss_nor_a_full_way_back_nor_a_longer_way_is_taken_for_too
 }
 
 #[test]
+fn jitter_that_is_taken_for_too_much_slows_a_path_down_a_little_and_not_for_long() {
+    let jittery = LinkConfig { delay: 60 * MS, jitter: 60 * MS, in_order: true, ..unknown(20).up };
+    for seed in 0..4 {
+        let spec = PathSpec { up: jittery.clone(), ..unknown(20) };
+        let (mut world, _, client) = tunnel_over(seed, vec![spec]);
+        world.start_all();
+        // A quarter of what the link carries.
+        world.stream(client, Up, 500, SIZE);
+        world.run_for(60 * S);
+        let lost = dropped(&world, client, 0);
+        println!("{lost} of 30,000");
+        assert!(lost < 1_500, "seed {seed}: {lost} of 30,000");
+    }
+}
+
+#[test]
 fn a_server_learns_what_a_link_carries_to_its_client() {
     let (mut world, client) = over(vec![asymmetric(LEARN_RATE)]);
     world.stream(client, Down, 2_000, SIZE);

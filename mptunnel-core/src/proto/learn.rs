@@ -13,8 +13,9 @@
 //!
 //! A queue is a one-way time above the shortest one of the last 20 to 40 s, as in LEDBAT (RFC 6817,
 //! section 2.4.2): the way back does not enter, so that who fills the link down does not slow the
-//! link up. What arrived between two PINGs while packets waited all along is what the link carries,
-//! as in BBR (Cardwell et al.: "BBR: Congestion-Based Congestion Control", 2016).
+//! link up. The most that arrived between two of the last PINGs while packets waited all along is
+//! what the link carries, as in BBR (Cardwell et al.: "BBR: Congestion-Based Congestion Control",
+//! 2016).
 //!
 //! Loss slows nothing: a link that drops what it cannot carry has no queue, so nobody gains by
 //! dropping it here, and one that loses at random would be slowed down for nothing. This takes the
@@ -78,6 +79,8 @@ pub struct Learner {
     rate: Option<f64>,
     /// What the link carries, by the last answers.
     carries: f64,
+    /// Bytes per second that arrived between the last answers, the latest first.
+    arrived: [f64; 4],
     /// When the rate was changed: what was sent before says nothing of it.
     changed_at: Time,
     /// Answers in a row that found the rate too low.
@@ -167,6 +170,8 @@ impl Learner {
         let queue = base.excess(sent_at, transit);
         let Some(arrived) = point.rate_since(&last) else { return };
         self.last = Some(point);
+        let [first, second, third, _] = self.arrived;
+        self.arrived = [arrived, first, second, third];
         let [before, earlier] = self.queues;
         self.queues = [queue, before];
         // Half of the second difference: that of a queue which grows or shrinks steadily is 0.
@@ -192,6 +197,9 @@ impl Learner {
     fn on_queue(&mut self, now: Time, sent_at: Time, [queue, before]: [Duration; 2], arrived: f64) {
         // What arrived is what the link carries, if it was busy all the time.
         let busy = before > NO_QUEUE;
+        // Of single answers half may be jitter. Who believed each would send less and less.
+        let most = self.arrived.into_iter().fold(0.0, f64::max);
+        let arrived = if queue > LONG_QUEUE { arrived } else { most };
         let carries = if busy { arrived } else { self.carries.min(arrived / AFTER_DRAIN) };
         let (since, was) = *self.queued.get_or_insert((now, queue));
         if carries < self.carries * MUCH_LESS {
