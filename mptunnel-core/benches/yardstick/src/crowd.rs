@@ -12,7 +12,7 @@ use mptunnel_core::proto::route::Route;
 use mptunnel_core::proto::time::Time;
 use mptunnel_core::proto::wire::index_of;
 use mptunnel_core::sim::rng::Rng;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, UdpSocket};
@@ -35,8 +35,6 @@ pub const WELCOMING: &[(&str, &str)] = &[
 pub const PATHS: usize = 2;
 /// A handshake on loopback takes less.
 const HANDSHAKE: Duration = Duration::from_secs(2);
-/// Timers are looked at this often.
-const TICK: Duration = Duration::from_millis(20);
 /// Between two looks at the sockets.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Bytes of the sockets' receive buffers.
@@ -53,8 +51,10 @@ pub struct Crowd {
     /// Whether challenges are answered.
     prove: bool,
     start: Instant,
-    /// When timers were looked at.
-    looked: Instant,
+    /// When each client has something to do. Looking at all of them all the time would keep the
+    /// memory busier than the server does.
+    due: BTreeSet<(Time, usize)>,
+    dues: Vec<Option<Time>>,
 }
 
 impl Crowd {
@@ -86,7 +86,8 @@ impl Crowd {
             by_index: HashMap::new(),
             prove,
             start: Instant::now(),
-            looked: Instant::now(),
+            due: BTreeSet::new(),
+            dues: Vec::new(),
         };
         for number in 0..count {
             crowd.add(number)?;
@@ -120,6 +121,7 @@ impl Crowd {
             client.path_opened(self.now(), path, *route, 1_472);
         }
         self.clients.push((client, plane));
+        self.dues.push(None);
         let (newest, begun) = (self.clients.len() - 1, Instant::now());
         while self.clients[newest].0.session().is_none() {
             if begun.elapsed() > HANDSHAKE {
@@ -136,11 +138,11 @@ impl Crowd {
     /// Reads what came, and does what is due.
     fn drive(&mut self) -> io::Result<()> {
         self.read()?;
-        if self.looked.elapsed() < TICK {
-            return Ok(());
+        let now = self.now();
+        while let Some((_, number)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
+            self.tick(number)?;
         }
-        self.looked = Instant::now();
-        (0..self.clients.len()).try_for_each(|number| self.tick(number))
+        Ok(())
     }
 
     fn tick(&mut self, number: usize) -> io::Result<()> {
@@ -148,9 +150,8 @@ impl Crowd {
         if client.poll_timeout().is_some_and(|at| at <= now) {
             client.handle_timeout(now);
             while client.poll_event().is_some() {}
-            self.flush(number)?;
         }
-        Ok(())
+        self.flush(number)
     }
 
     fn read(&mut self) -> io::Result<()> {
@@ -200,6 +201,12 @@ impl Crowd {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 sent => drop(sent?),
             }
+        }
+        let next = self.clients[number].0.poll_timeout();
+        let before = std::mem::replace(&mut self.dues[number], next);
+        if before != next {
+            before.map(|at| self.due.remove(&(at, number)));
+            next.map(|at| self.due.insert((at, number)));
         }
         Ok(())
     }

@@ -11,6 +11,8 @@ pub enum Unit {
     Nanoseconds,
     Microseconds,
     Mebibytes,
+    /// Things that are counted.
+    Number,
 }
 
 impl Unit {
@@ -20,6 +22,7 @@ impl Unit {
             Unit::Nanoseconds => "ns",
             Unit::Microseconds => "µs",
             Unit::Mebibytes => "MiB",
+            Unit::Number => "",
         }
     }
 
