@@ -72,6 +72,8 @@ pub struct Server {
     /// To whom something happened since somebody last looked; `None` if nobody did, or not for
     /// long.
     touched: Option<Touched>,
+    /// How many such lists there were: the number of this one.
+    looks: u32,
     closing: bool,
     /// Whether somebody sends what waits on paths with a rate, and whether somebody should.
     has_pacer: bool,
@@ -138,6 +140,7 @@ impl Server {
             refusals: PerSecond::default(),
             gone: PathCounts::default(),
             touched: None,
+            looks: 0,
             closing: false,
             has_pacer: false,
             wants_pacer: false,
@@ -177,18 +180,9 @@ impl Server {
     /// To whom something happened since this was last called: their paths, measurements, counts of
     /// control packets. Whose datagrams pass is not among them. `None` if all have to be looked at.
     pub fn take_touched(&mut self) -> Option<Touched> {
-        let touched = self.touched.replace(Touched::default());
-        match &touched {
-            Some(touched) => {
-                for id in &touched.changed {
-                    if let Some(peer) = self.peers.get_mut(id) {
-                        peer.touched = false;
-                    }
-                }
-            }
-            None => self.peers.values_mut().for_each(|peer| peer.touched = false),
-        }
-        touched
+        // Whoever is in an earlier list may be in this one: no peer has to be told.
+        self.looks = self.looks.wrapping_add(1);
+        self.touched.replace(Touched::default())
     }
 
     /// The peers that went since [`take_touched`](Self::take_touched) was called, or this. `None`
@@ -200,7 +194,7 @@ impl Server {
     /// Something happened to a peer.
     fn touch(&mut self, id: PeerId) {
         if let (Some(touched), Some(peer)) = (&mut self.touched, self.peers.get_mut(&id))
-            && !std::mem::replace(&mut peer.touched, true)
+            && std::mem::replace(&mut peer.touched, self.looks) != self.looks
         {
             touched.changed.push(id);
             self.bound_touched();

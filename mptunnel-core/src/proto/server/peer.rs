@@ -67,8 +67,8 @@ pub struct Peer {
     moved: Vec<(u8, SocketAddr)>,
     /// What a sample of the datagrams told about the paths.
     pub(super) observed: Option<Box<Observed>>,
-    /// Something happened to it since somebody last looked.
-    pub(super) touched: bool,
+    /// The number of the latest list of peers to whom something happened that it is in.
+    pub(super) touched: u32,
     /// How fast packets leave on a path, where the client told something of that: of few, as few
     /// clients know.
     throttles: Vec<(u8, Throttle)>,
@@ -115,7 +115,7 @@ impl Peer {
             selector: Selector::default(),
             moved: Vec::new(),
             observed: None,
-            touched: false,
+            touched: 0,
             throttles: Vec::new(),
             has_pacer: false,
         }
