@@ -766,3 +766,73 @@ fn snapshots_of_a_server_follow_its_clients_though_they_look_at_few_of_them() {
     assert_eq!((old.peers.len(), paths(&old.peers)), (3, vec![1, 1, 1]));
     assert!(old.peers[1].traffic.received <= before);
 }
+
+/// Clients as text, but for what changes from one moment to the next.
+fn lasting(peers: &[PeerInfo]) -> String {
+    let mut peers = peers.to_vec();
+    for path in peers.iter_mut().flat_map(|peer| &mut peer.paths) {
+        (path.since, path.last_1s, path.last_10s) = (Duration::ZERO, None, None);
+    }
+    format!("{peers:?}")
+}
+
+#[test]
+fn a_snapshot_shows_what_a_fresh_look_shows_though_sums_were_asked_for_in_between() {
+    let (server, port) = server();
+    let mut tunnels: Vec<Tunnel> = (0..3).map(|_| tunnel(port, 2)).collect();
+    wait_for(|| server.peers().iter().flat_map(|peer| &peer.paths).all(|path| path.up));
+    let agree = || {
+        wait_for(|| {
+            let sums = server.stats().traffic;
+            let (seen, all) = (server.snapshot(), server.peers());
+            lasting(&seen.peers) == lasting(&all) && sums == seen.stats.traffic
+        });
+    };
+    agree();
+
+    server.set("mode", "fastest").unwrap();
+    let before = server.stats().traffic.received;
+    assert!(server.snapshot().peers.iter().all(|peer| peer.mode == "fastest"));
+    for _ in 0..50 {
+        tunnels[1].send(b"x").unwrap();
+    }
+    wait_for(|| server.stats().traffic.received >= before + 50);
+    agree();
+
+    // One goes, another one comes, and one gets a path.
+    let gone = server.snapshot().peers[0].id;
+    server.dismiss(gone);
+    tunnels.remove(0).close();
+    assert!(server.stats().traffic.received >= before + 50);
+    assert!(server.snapshot().peers.iter().all(|peer| peer.id != gone));
+    tunnels.push(tunnel(port, 1));
+    tunnels[0].add_path(&format!("to=127.0.0.1:{port}")).unwrap();
+    wait_for(|| {
+        server.stats();
+        server.snapshot().peers.iter().map(|peer| peer.paths.len()).eq([3, 2, 1])
+    });
+    agree();
+
+    // Who never wants more than sums gets them, to the last client.
+    tunnels.drain(..).for_each(|tunnel| tunnel.close());
+    wait_for(|| !server.stats().connected);
+    assert_eq!(server.snapshot().stats.traffic, server.stats().traffic);
+}
+
+#[test]
+fn durations_in_snapshots_grow_though_lists_of_all_clients_are_asked_for_all_the_time() {
+    let at = "127.0.0.1:0".parse().unwrap();
+    let server = Server::builder().key(&KEY).option("idle-interval", "20").listen(at);
+    let server = server.bind().unwrap();
+    let to = server.local_addrs()[0].to_string();
+    let client = Tunnel::builder().key(&KEY).server(&to).option("idle-interval", "20");
+    let _client = client.connect().unwrap();
+    wait_for(|| server.peers().iter().any(|peer| peer.paths.iter().any(|path| path.up)));
+    let since = || server.snapshot().peers[0].paths[0].since;
+    // Whatever its first probes change has happened by then.
+    wait_for(|| since() > Duration::from_secs(1));
+
+    let (start, begun) = (since(), Instant::now());
+    wait_for(|| server.peers().len() == 1 && since() > start + Duration::from_millis(900));
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}

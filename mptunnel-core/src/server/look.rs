@@ -12,10 +12,12 @@ use crate::proto::time::Time;
 use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PathState, PeerInfo, SessionInfo, Stats, Traffic, Worth};
 use crate::{Error, PathId, PeerId};
+use std::hint::black_box;
 use std::sync::Arc;
 
 impl Server {
-    /// All clients, in the order in which they came; none in a forked child. Looks at each of them:
+    /// All clients, in the order in which they came; none in a forked child. Looks at each of them
+    /// anew, so that every value is of this moment, some milliseconds for thousands of clients:
     /// [`snapshot`](Self::snapshot) is cheaper.
     pub fn peers(&self) -> Vec<PeerInfo> {
         if self.io.is_forked() {
@@ -87,7 +89,11 @@ impl Server {
         };
         let mut info = info.ok_or(Error::UnknownPeer(peer))?;
         let id = info.id;
-        self.trend.lock().tell(now, info.paths.iter_mut().map(|path| (id, path)));
+        let trend = self.trend.lock();
+        let mut teller = trend.teller(now);
+        for path in &mut info.paths {
+            teller.tell(0, id, path);
+        }
         Ok(info)
     }
 
@@ -99,24 +105,17 @@ impl Server {
         self.peer(peer).map(|peer| peer.paths)
     }
 
-    /// Counters of the whole server; none in a forked child.
+    /// Counters of the whole server; none in a forked child. Looks only at clients to whom something
+    /// happened since the last call, as [`snapshot`](Self::snapshot) does.
     pub fn stats(&self) -> Stats {
         if self.io.is_forked() {
             return Stats::default();
         }
-        let (has_peers, counts) = match &self.io {
-            End::Ours(io) => {
-                let each = at_each(&io.shared, |peer| (peer.id, peer.counts()));
-                let server = io.shared.control.lock();
-                let mut counts = server.gone();
-                // Those that went meanwhile are among the ones that are gone.
-                let stay = each.iter().filter(|(id, _)| server.peer(*id).is_some());
-                stay.for_each(|(_, its)| counts += *its);
-                (server.peer_count() > 0, counts)
-            }
-            End::Legacy(io) => (io.is_ready(), io.counts()),
+        let (has_peers, traffic) = match &self.io {
+            End::Ours(io) => self.seen.lock().sums(clock::now(), &io.shared),
+            End::Legacy(io) => (io.is_ready(), Traffic::of(io.counts())),
         };
-        self.stats_of(has_peers, Traffic::of(counts))
+        self.stats_of(has_peers, traffic)
     }
 
     fn stats_of(&self, has_peers: bool, traffic: Traffic) -> Stats {
@@ -148,7 +147,9 @@ impl Server {
     /// Everything that can be seen of the server.
     ///
     /// Looks only at clients to whom something happened since the last snapshot: of the others, all
-    /// durations ([`PathInfo::since`], and what changed lately) are up to a second old. Cheapest
+    /// that changes because time passes ([`PathInfo::since`], what changed or was lost lately, the
+    /// seconds in a reason) is up to a second old. The first datagrams that a client sends after a
+    /// pause may be counted with its next probe only (client's option `probe-interval`). Cheapest
     /// once the last snapshot was dropped, whose memory is used again.
     pub fn snapshot(&self) -> Snapshot {
         let (peers, traffic) = match &self.io {
@@ -197,10 +198,38 @@ pub(super) fn paths_of(peer: &mut PeerInfo) -> impl Iterator<Item = (PeerId, &mu
     peer.paths.iter_mut().map(move |path| (id, path))
 }
 
+/// Has what [`see`] reads of some clients fetched from memory. What they have stands in many places,
+/// each of which tells where the next one is: who looks at one client after the other waits for each
+/// of them in turn, but a processor waits for many at a time if nothing else lies between.
+pub(super) fn fetch<'p>(peers: impl Iterator<Item = &'p Peer> + Clone) {
+    for peer in peers.clone() {
+        black_box((peer.epoch, peer.current.last_data(), peer.current.cipher()));
+    }
+    let slots = peers.flat_map(|peer| peer.slots().map(move |slot| (peer, slot)));
+    let slots: Vec<(&Peer, &Slot)> = slots.collect();
+    for (_, slot) in &slots {
+        black_box((slot.last_seq, slot.silent, slot.active.is_some(), slot.pmtu.size()));
+    }
+    for (peer, slot) in &slots {
+        let health = &slot.probe.health;
+        black_box((peer.current.path(slot.id).heard_us(), health.srtt(), slot.total.tx_pkts));
+    }
+}
+
+/// The same for what it writes.
+pub(super) fn fetch_infos<'p>(infos: impl Iterator<Item = &'p PeerInfo>) {
+    for path in infos.flat_map(|info| &info.paths) {
+        black_box((path.slot, path.since, path.received, path.worth_in.samples));
+        black_box((path.losses_in.total.sent, path.quality.rtt, path.last_10s.is_some()));
+    }
+}
+
 /// Looks at a client; what it has counted.
 pub(super) fn see(now: Time, peer: &Peer, info: &mut PeerInfo) -> PathCounts {
     let mut counts = peer.gone();
     let mut number = 0;
+    // No room for four where there are two.
+    info.paths.reserve_exact(peer.slots().size_hint().0.saturating_sub(info.paths.len()));
     for slot in peer.slots() {
         if info.paths.len() == number {
             info.paths.push(PathInfo { slot: u8::MAX, ..PathInfo::default() });
@@ -232,28 +261,26 @@ fn see_path(now: Time, peer: &Peer, slot: &Slot, info: &mut PathInfo) -> PathCou
     let score = |of: fn(&Observed, u8) -> _| {
         peer.observed().map_or_else(Worth::default, |observed| Worth::of(of(observed, slot.id)))
     };
-    // Who looks again and again makes no new text of what stays.
-    let name = match info.slot == slot.id {
-        true => std::mem::take(&mut info.name),
-        false => format!("path {}", slot.id),
-    };
-    *info = PathInfo {
-        id: PathId::of_slot(slot.id),
-        slot: slot.id,
-        name,
-        up: state == PathState::Up,
-        state,
-        reason,
-        since: now.since(slot.since()),
-        backup: slot.backup,
-        remote: slot.active.map(|route| route.remote),
-        remote_before: peer.led_before(slot.id),
-        worth_out: score(Observed::outgoing),
-        worth_in: score(Observed::incoming),
-        max_packet: slot.pmtu.size(),
-        queue: peer.pace(slot.id).map(|pace| pace.waiting(now)),
-        ..PathInfo::default()
-    };
+    if info.slot != slot.id {
+        // Who looks again and again makes no new text of what stays.
+        *info = PathInfo {
+            id: PathId::of_slot(slot.id),
+            slot: slot.id,
+            name: format!("path {}", slot.id),
+            ..PathInfo::default()
+        };
+    }
+    info.up = state == PathState::Up;
+    info.state = state;
+    info.reason = reason;
+    info.since = now.since(slot.since());
+    info.backup = slot.backup;
+    info.remote = slot.active.map(|route| route.remote);
+    info.remote_before = peer.led_before(slot.id);
+    info.worth_out = score(Observed::outgoing);
+    info.worth_in = score(Observed::incoming);
+    info.max_packet = slot.pmtu.size();
+    info.queue = peer.pace(slot.id).map(|pace| pace.waiting(now));
     info.measure(now, &slot.probe.health);
     let counts = peer.slot_counts(slot);
     info.count(counts);
