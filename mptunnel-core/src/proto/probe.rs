@@ -149,9 +149,11 @@ impl Probe {
         self.due <= now
     }
 
-    /// Whether a packet that leaves anyway should carry the next PING: it would be due soon.
-    pub fn may_ride(&self, now: Time, intervals: Intervals) -> bool {
-        self.first == 0 && self.due <= now + intervals.active.mul_f64(0.5)
+    /// Whether a packet that leaves anyway should carry the next PING: it would be due soon. So two
+    /// ends that are idle fall into step, and wake each other up half as often.
+    pub fn may_ride(&self, now: Time, busy: bool, intervals: Intervals) -> bool {
+        let interval = if busy { intervals.active } else { intervals.idle };
+        self.first == 0 && self.due <= now + interval.mul_f64(0.5)
     }
 
     /// Probe now.

@@ -189,8 +189,9 @@ impl Client {
         // This packet is counted already, the peer's number is without it.
         let arrived = counts.rx_pkts.saturating_sub(1);
         path.probe.health.on_ping(now, ping.t_tx, session.local_index(), ping.tx_pkts, arrived);
-        path.probe.keep_pace(now, is_busy(now, session.last_data()), intervals);
-        let ride = path.probe.may_ride(now, intervals);
+        let busy = is_busy(now, session.last_data());
+        path.probe.keep_pace(now, busy, intervals);
+        let ride = path.probe.may_ride(now, busy, intervals);
         let mut frames = FrameList::new().push(Frame::Pong(Pong {
             path: ping.path,
             seq: ping.seq,

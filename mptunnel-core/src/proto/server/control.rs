@@ -186,8 +186,9 @@ impl Server {
         // This packet is counted already if its source is known; the client's number is without it.
         let arrived = counts.rx_pkts.saturating_sub(1);
         slot.probe.health.on_ping(now, ping.t_tx, session.local_index(), ping.tx_pkts, arrived);
-        slot.probe.keep_pace(now, is_busy(now, session.last_data()), peer.intervals);
-        let ride = from == PingFrom::Active && slot.probe.may_ride(now, peer.intervals);
+        let busy = is_busy(now, session.last_data());
+        slot.probe.keep_pace(now, busy, peer.intervals);
+        let ride = from == PingFrom::Active && slot.probe.may_ride(now, busy, peer.intervals);
         let challenge =
             slot.candidate.as_ref().map(|c| Frame::Challenge { path: ping.path, nonce: c.nonce });
         let pong = Frame::Pong(Pong {
