@@ -450,6 +450,23 @@ fn jitter_that_is_taken_for_too_much_slows_a_path_down_a_little_and_not_for_long
 }
 
 #[test]
+fn a_backup_that_carries_probes_and_samples_learns_nothing_from_their_jitter() {
+    let up = LinkConfig { delay: 60 * MS, jitter: 60 * MS, ..unknown(10).up };
+    let settings = PathSettings { backup: true, ..unknown(10).settings };
+    let backup = PathSpec { up, settings, ..unknown(10) };
+    for seed in 0..6 {
+        let (mut world, _, client) = tunnel_over(seed, vec![unknown(20), backup.clone()]);
+        world.start_all();
+        world.stream(client, Up, 500, SIZE);
+        world.run_for(30 * S);
+        world.set_dark(path(client, 0), true);
+        world.run_for(5 * S);
+        let lost = dropped(&world, client, 1);
+        assert!(lost < 500, "seed {seed}: {lost} of 2,500");
+    }
+}
+
+#[test]
 fn a_server_learns_what_a_link_carries_to_its_client() {
     let (mut world, client) = over(vec![asymmetric(LEARN_RATE)]);
     world.stream(client, Down, 2_000, SIZE);

@@ -38,6 +38,8 @@ const JITTER_GAIN: u32 = 8;
 const OWN_JITTER: Duration = Duration::from_millis(5);
 /// With less than this they do not.
 const NO_QUEUE: Duration = Duration::from_millis(5);
+/// Bytes that wait at least where a rate is learnt: two packets.
+const LEAST_QUEUE: f64 = 3_000.0;
 /// How long a queue has to be to be emptied at the lowest rate, and what part of what the link
 /// carries that is; and the part with hardly a queue.
 const LONG_QUEUE: Duration = Duration::from_millis(500);
@@ -184,6 +186,8 @@ impl Learner {
             return;
         }
         match self.rate {
+            // A probe or a sample now and then has no queue, however late it comes.
+            None if arrived * queue.as_secs_f64() < LEAST_QUEUE => {}
             None if queue > long && before > long && queue >= before.mul_f64(0.9) => {
                 self.carries = arrived;
                 self.slow_down(now, queue);
