@@ -34,6 +34,23 @@ fn counts(world: &World, server: ServerNo, client: ClientNo) -> [PathCounts; 2] 
 }
 
 #[test]
+fn a_tunnel_that_has_lost_nothing_says_so_from_its_first_probe_on() {
+    let (mut world, server, client) = tunnel(1, 3, 60 * MS);
+    world.start_all();
+    for _ in 0..20 {
+        world.run_for(100 * MS);
+        let host = world.client(client).client().expect("it runs");
+        let ours = host.paths().map(|path| &path.probe.health);
+        let known = world.server(server).peer_of(client).map(|_| peer(&world, server, client));
+        let theirs = known.into_iter().flat_map(Peer::slots).map(|slot| &slot.probe.health);
+        for health in ours.chain(theirs) {
+            let lost = [health.loss_out(), health.loss_in()].map(Option::unwrap_or_default);
+            assert_eq!(lost, [0.0, 0.0], "after {:?}", world.now());
+        }
+    }
+}
+
+#[test]
 fn packets_and_bytes_of_both_ends_add_up_and_copies_are_half_of_them_on_two_paths() {
     for (paths, share_of_copies) in [(1, 0.0), (2, 0.5), (4, 0.75)] {
         let (mut world, server, client) = tunnel(1, paths, 60 * MS);

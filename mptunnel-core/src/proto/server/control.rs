@@ -6,9 +6,10 @@ use super::super::drop::DropReason;
 use super::super::event::{PeerId, ServerEvent, Transmit};
 use super::super::frame::{self, Frame, FrameList, PING_BACKUP, Ping, Pong};
 use super::super::limit::CLOSES_HEARD_PER_S;
+use super::super::num::widen;
 use super::super::pmtu::LOSS_TO_SUSPECT;
 use super::super::probe::is_busy;
-use super::super::route::Route;
+use super::super::route::{Route, Run};
 use super::super::session::Session;
 use super::super::time::Time;
 use super::super::wire::{FLOW_ALL, GUARD_LEN, Kind, TAG_LEN, index_of};
@@ -169,6 +170,9 @@ impl Server {
         let from = slot.on_ping_from(now, *route, len, &mut *self.entropy);
         if slot.candidate.as_ref().map(|c| c.route) != before {
             changed = true;
+            // The first packet from an address: until now nobody knew on which path it came.
+            let first = Run { packets: 1, bytes: widen(len) };
+            session.path(ping.path).on_received(first, Run::default(), now.as_micros());
             // What another address has earned is not this one's.
             for session in peer.sessions() {
                 session.path(ping.path).take_earned();
@@ -183,7 +187,7 @@ impl Server {
         }
         let Some(slot) = peer.slots.get_mut(&ping.path) else { return };
         let counts = session.path(ping.path).counts();
-        // This packet is counted already if its source is known; the client's number is without it.
+        // This packet is counted already; the client's number is without it.
         let arrived = counts.rx_pkts.saturating_sub(1);
         slot.probe.health.on_ping(now, ping.t_tx, session.local_index(), ping.tx_pkts, arrived);
         let busy = is_busy(now, session.last_data());
