@@ -71,7 +71,7 @@ NARROW = 4
 MANY = 600
 
 
-@scenario(limit_s=40, alone=True)
+@scenario(limit_s=40, alone=True, on_demand=True)
 def learnt_rates(lab: Lab) -> None:
     """With `rate=auto rate-down=auto` nothing waits in the buffers of a link that gets too much.
 
