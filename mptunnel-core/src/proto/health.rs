@@ -33,7 +33,7 @@ const OFTEN: Duration = Duration::from_secs(2);
 const MANY: u64 = 16;
 
 /// What the network doubles looks the same as [`LossEstimate::early`]; it is to hide few losses.
-const EARLY_AT_MOST: u64 = 16;
+const EARLY_AT_MOST: u8 = 16;
 
 /// Loss of one direction: three means that forget at different speeds, and sums.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +46,7 @@ struct LossEstimate {
     /// Packets that had arrived by then without being counted as sent: who sends them counts them
     /// afterwards, and a PING may be made in between. They are among those of the next difference,
     /// where nothing arrives for them.
-    early: u64,
+    early: u8,
     means: [Measured; 3],
     total: (u64, u64),
 }
@@ -65,9 +65,10 @@ impl LossEstimate {
             let (sent_before, arrived_before) = self.last;
             // An old answer overtaken by a newer one tells nothing new.
             let Some(sent_now) = sent.checked_sub(sent_before) else { return told };
-            let came = arrived.saturating_sub(arrived_before).saturating_add(self.early);
+            let came = arrived.saturating_sub(arrived_before).saturating_add(self.early.into());
             let lost = sent_now.saturating_sub(came);
-            self.early = came.saturating_sub(sent_now).min(EARLY_AT_MOST);
+            let early = u8::try_from(came.saturating_sub(sent_now)).unwrap_or(u8::MAX);
+            self.early = early.min(EARLY_AT_MOST);
             let (known, lost_before) = self.total;
             self.total = (known.saturating_add(sent_now), lost_before.saturating_add(lost));
             told = (sent_now, lost);
@@ -296,7 +297,7 @@ mod tests {
         for probe in 6..100 {
             assert_eq!(lost(probe * 100, probe * 101 - 8), 0);
         }
-        assert_eq!(lost(10_000, 9_991 + 40), 60 - EARLY_AT_MOST);
+        assert_eq!(lost(10_000, 9_991 + 40), 60 - u64::from(EARLY_AT_MOST));
     }
 
     #[test]
