@@ -84,6 +84,9 @@ def main():
     rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.split()[1]
     here = f"rustc {rustc} {platform.machine()}"
     counts = {name: count(hotpath, name) for name in NAMES}
+    # Calls of what has no line numbers are not found.
+    if not all(instructions for instructions, _ in counts.values()):
+        sys.exit(f"instructions: {hotpath} executes none; was it built without debug information?")
     if sys.argv[2:] == ["--write"]:
         text = "# SPDX-License-Identifier: BSD-2-Clause\n# Instructions and calls out of Rust for one datagram. `make bench-baseline`\n"
         text += f"# of {here}\n"
