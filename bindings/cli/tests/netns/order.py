@@ -16,7 +16,7 @@ START = 4  # seconds of TCP's beginning that do not count
 MOST = 2 * RATE * (MTU - 52) / (MTU + 32 + 36)
 
 
-@scenario(limit_s=60, alone=True)
+@scenario(limit_s=60, alone=True, on_demand=True)
 def tcp_in_order(lab: Lab) -> None:
     """TCP over two paths of 5 and 40 ms in mode weighted gets their sum if order is kept.
 
