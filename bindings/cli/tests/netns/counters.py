@@ -197,14 +197,13 @@ def counters(lab: Lab) -> None:
     for way, capture, path in zip(ways, captures[WAYS:], seen["server"], strict=True):
         comparison.compare(f"mpserver way{way} sent", capture.sent, counted(path, "sent"))
         known = counted(path, "received")
-        # Until its address is proven, a path has none, and its probes are nobody's.
+        # The first packet from an address counts when it is read; what came with it is nobody's.
         early = capture.received.packets - known.packets
         known += Count(early, early * PROBE)
         comparison.compare(f"mpserver way{way} received, {early} early", capture.received, known)
         unattributed += early
-    check(0 < unattributed < 10, f"{unattributed} packets came early")
     check(
-        unattributed == seen["unattributed"],
-        f"mpserver has counted these as unattributed ({seen['unattributed']})",
+        unattributed <= seen["unattributed"] < 10,
+        f"{unattributed} packets came early, of {seen['unattributed']} from addresses yet unknown",
     )
     check(not comparison.differing, f"counters and captures agree {comparison.differing or ''}")
