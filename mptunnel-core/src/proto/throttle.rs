@@ -23,8 +23,10 @@ pub enum Rate {
 }
 
 /// What keeps to it.
-#[derive(Default)]
 pub struct Throttle {
+    /// Makes the place to wait, for so many bytes per second, and for how long at most.
+    new: fn(u64, Duration) -> Pace,
+    bound: Duration,
     rate: Rate,
     /// Where packets wait. A rate that is learnt has one from the first time that it was known.
     pace: Option<Arc<Pace>>,
@@ -32,6 +34,16 @@ pub struct Throttle {
 }
 
 impl Throttle {
+    /// Packets leave as they come. Once they do not, none waits for longer than `bound`.
+    pub fn new(bound: Duration) -> Self {
+        Throttle { new: Pace::new, bound, rate: Rate::Unknown, pace: None, learner: None }
+    }
+
+    /// The same where somebody else names the rate.
+    pub fn for_a_guest(bound: Duration) -> Self {
+        Throttle { new: Pace::for_a_guest, ..Throttle::new(bound) }
+    }
+
     /// Where packets wait, if anywhere.
     pub fn pace(&self) -> Option<&Arc<Pace>> {
         self.pace.as_ref()
@@ -50,21 +62,18 @@ impl Throttle {
         self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.queue(now))
     }
 
-    /// From now on it is so. `new` makes the place to wait, for so many bytes per second. What is
-    /// returned is out of use as soon as views without it are published: what waits there has to
-    /// be [given up](Pace::give_up) then.
-    pub fn set(
-        &mut self,
-        now: Time,
-        rate: Rate,
-        new: impl FnOnce(u64) -> Pace,
-    ) -> Option<Arc<Pace>> {
+    /// From now on it is so. What is returned is out of use as soon as views without it are
+    /// published: what waits there has to be [given up](Pace::give_up) then.
+    pub fn set(&mut self, now: Time, rate: Rate) -> Option<Arc<Pace>> {
         self.rate = rate;
         match rate {
-            Rate::Unknown => return std::mem::take(self).pace,
+            Rate::Unknown => {
+                self.learner = None;
+                return self.pace.take();
+            }
             Rate::Told(bytes) => {
                 self.learner = None;
-                self.keep(now, bytes, new);
+                self.keep(now, bytes);
             }
             Rate::Learnt if self.learner.is_some() => {}
             Rate::Learnt => {
@@ -77,20 +86,14 @@ impl Throttle {
 
     /// A PONG came. Whether there is a place to wait that was not there before, so that views with
     /// it have to be published.
-    pub fn on_answer(
-        &mut self,
-        now: Time,
-        pong: &Pong,
-        answered: &Answered,
-        new: impl FnOnce(u64) -> Pace,
-    ) -> bool {
+    pub fn on_answer(&mut self, now: Time, pong: &Pong, answered: &Answered) -> bool {
         let Some(learner) = &mut self.learner else { return false };
         let before = learner.rate();
         let waited = self.pace.as_ref().is_some_and(|pace| pace.has_waited());
         learner.on_answer(now, pong, answered, waited);
         match learner.rate() {
             rate if rate == before => false,
-            Some(bytes) => self.keep(now, bytes, new),
+            Some(bytes) => self.keep(now, bytes),
             None => {
                 self.let_go(now);
                 false
@@ -107,12 +110,12 @@ impl Throttle {
     }
 
     /// Packets leave at this rate. Whether the place to wait is a new one.
-    fn keep(&mut self, now: Time, bytes: u64, new: impl FnOnce(u64) -> Pace) -> bool {
+    fn keep(&mut self, now: Time, bytes: u64) -> bool {
         if let Some(pace) = &self.pace {
             pace.set_rate(now, bytes);
             return false;
         }
-        self.pace = Some(Arc::new(new(bytes)));
+        self.pace = Some(Arc::new((self.new)(bytes, self.bound)));
         true
     }
 

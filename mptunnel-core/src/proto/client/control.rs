@@ -6,7 +6,6 @@ use super::super::event::{ClientEvent, Transmit};
 use super::super::frame::{self, CLOSE_FINISHED, Frame, FrameList, Ping, Pong};
 use super::super::limit::CLOSES_HEARD_PER_S;
 use super::super::num::{micros, path_bit};
-use super::super::pace::Pace;
 use super::super::pmtu::LOSS_TO_SUSPECT;
 use super::super::probe::{Intervals, Mood, is_busy};
 use super::super::route::Route;
@@ -212,10 +211,9 @@ impl Client {
 
     fn on_pong(&mut self, now: Time, pong: &Pong) {
         let current = self.current.as_ref().map_or(0, |s| s.local_index());
-        let bound = self.config.common.path_queue;
         let Some(path) = self.path_mut(pong.path) else { return };
         let Some(answered) = path.probe.on_pong(now, pong, current) else { return };
-        let is_paced = path.throttle.on_answer(now, pong, &answered, |rate| Pace::new(rate, bound));
+        let is_paced = path.throttle.on_answer(now, pong, &answered);
         let id = path.id;
         let round_trip = path.probe.health.last_rtt().unwrap_or_default();
         // A late answer must not revive a path that has lost its socket.

@@ -4,7 +4,6 @@
 use super::super::event::{ClientEvent, PathDownReason, PathId};
 use super::super::limit::PerSecond;
 use super::super::num::path_bit;
-use super::super::pace::Pace;
 use super::super::pmtu::Pmtu;
 use super::super::probe::Probe;
 use super::super::route::{PathCounts, Route};
@@ -150,9 +149,8 @@ impl Client {
         self.next_path = self.next_path.checked_add(1)?;
         // Sessions go on, and with them what they counted for the path that was here before.
         let before = self.live_counts(u8::try_from(slot).ok()?);
-        let bound = self.config.common.path_queue;
-        let mut throttle = Throttle::default();
-        throttle.set(now, settings.rate, |rate| Pace::new(rate, bound));
+        let mut throttle = Throttle::new(self.config.common.path_queue);
+        throttle.set(now, settings.rate);
         let mut probe = Probe::new(now);
         probe.continue_after(self.slot_seq.get(slot).copied().unwrap_or(0));
         *self.paths.get_mut(slot)? = Some(ClientPath {
@@ -218,9 +216,8 @@ impl Client {
 
     /// Changes what the application says about a path.
     pub fn set_path(&mut self, now: Time, id: PathId, settings: PathSettings) -> bool {
-        let bound = self.config.common.path_queue;
         let Some(path) = self.find_mut(id) else { return false };
-        let unpaced = path.throttle.set(now, settings.rate, |rate| Pace::new(rate, bound));
+        let unpaced = path.throttle.set(now, settings.rate);
         if settings.rate_down != path.settings.rate_down {
             // The server is told with a PING.
             path.probe.hurry(now);

@@ -67,7 +67,6 @@ impl Server {
         match frame {
             Frame::Ping(ping) => self.on_ping(now, id, session, route, &ping, len),
             Frame::Pong(pong) => {
-                let bound = self.config.common.path_queue;
                 if let Some(peer) = self.peers.get_mut(&id) {
                     let current = peer.current.local_index();
                     let mut changed = false;
@@ -79,7 +78,7 @@ impl Server {
                         }
                         changed = slot.pmtu.on_answer(now, answered.size);
                         peer.selector.on_answer(pong.path, answered.told);
-                        changed |= peer.learn_rate(now, &pong, &answered, bound);
+                        changed |= peer.learn_rate(now, &pong, &answered);
                     }
                     if changed {
                         peer.publish(now);

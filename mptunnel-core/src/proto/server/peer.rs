@@ -130,6 +130,10 @@ impl Peer {
         self.throttles.iter().find(|(of, _)| *of == slot).map(|(_, throttle)| throttle)
     }
 
+    fn throttle_mut(&mut self, slot: u8) -> Option<&mut Throttle> {
+        self.throttles.iter_mut().find(|(of, _)| *of == slot).map(|(_, throttle)| throttle)
+    }
+
     /// The client told what a path carries to it: kbit/s, 0 if it does not know, or
     /// [`LEARN_RATE`]. What waits may do so for at most `bound`. Whether anything may wait now.
     pub(super) fn set_rate(&mut self, now: Time, slot: u8, kbit: u32, bound: Duration) -> bool {
@@ -147,11 +151,11 @@ impl Peer {
             kbit => Rate::Told(u64::from(kbit).saturating_mul(BYTES_PER_KBIT)),
         };
         if at.is_none() && self.slots.contains_key(&slot) {
-            self.throttles.push((slot, Throttle::default()));
+            self.throttles.push((slot, Throttle::for_a_guest(bound)));
         }
-        if let Some((_, throttle)) = self.throttles.iter_mut().find(|(of, _)| *of == slot) {
+        if let Some(throttle) = self.throttle_mut(slot) {
             let had = throttle.pace().is_some();
-            throttle.set(now, rate, |rate| Pace::for_a_guest(rate, bound));
+            throttle.set(now, rate);
             if throttle.pace().is_some() != had {
                 self.publish(now);
             }
@@ -160,17 +164,9 @@ impl Peer {
     }
 
     /// A PONG came on a path: its rate may be another one. Whether views have to be published.
-    pub(super) fn learn_rate(
-        &mut self,
-        now: Time,
-        pong: &Pong,
-        answered: &Answered,
-        bound: Duration,
-    ) -> bool {
-        let its = self.throttles.iter_mut().find(|(of, _)| *of == pong.path);
-        its.is_some_and(|(_, throttle)| {
-            throttle.on_answer(now, pong, answered, |rate| Pace::for_a_guest(rate, bound))
-        })
+    pub(super) fn learn_rate(&mut self, now: Time, pong: &Pong, answered: &Answered) -> bool {
+        let its = self.throttle_mut(pong.path);
+        its.is_some_and(|throttle| throttle.on_answer(now, pong, answered))
     }
 
     /// Somebody sends what waits on a path, from now on.
@@ -205,7 +201,7 @@ impl Peer {
 
     /// A path moved away from `old`.
     pub(super) fn note_move(&mut self, now: Time, slot: u8, old: SocketAddr) {
-        if let Some((_, throttle)) = self.throttles.iter_mut().find(|(of, _)| *of == slot) {
+        if let Some(throttle) = self.throttle_mut(slot) {
             throttle.on_new_route(now);
         }
         self.moved.retain(|(of, _)| *of != slot);
