@@ -62,8 +62,6 @@ struct State {
     bytes: VecDeque<u8>,
     /// Whether a packet had to wait, or was dropped, since somebody asked.
     waited: bool,
-    /// Packets that were dropped when they were offered.
-    refused: u64,
 }
 
 struct Queued {
@@ -127,7 +125,6 @@ impl Pace {
             queued_ns: 0,
             bytes: VecDeque::new(),
             waited: false,
-            refused: 0,
         };
         state.set_rate(Time::default(), rate);
         Pace { state: Mutex::new(state) }
@@ -158,7 +155,6 @@ impl Pace {
         state.waited = true;
         let wait = Duration::from_nanos(state.wait(now));
         if wait > state.bound && part == Part::First || !state.has_room(packet.len(), part) {
-            state.refused = state.refused.saturating_add(1);
             return Offer::Dropped;
         }
         // The timer may be late, and by so much a packet may be as well.
@@ -242,11 +238,6 @@ impl Pace {
     /// Whether a packet had to wait, or was dropped, since this was asked last.
     pub fn has_waited(&self) -> bool {
         std::mem::take(&mut self.state.lock().waited)
-    }
-
-    /// Packets that were dropped when they were offered. Monotonic.
-    pub fn refused(&self) -> u64 {
-        self.state.lock().refused
     }
 
     /// How long a packet that is offered now would wait.
