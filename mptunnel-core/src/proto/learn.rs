@@ -29,15 +29,15 @@ use super::probe::Answered;
 use super::time::Time;
 use std::time::Duration;
 
-/// From here on packets wait on the way, and so many times the jitter.
+/// Beyond so much, and so many times the jitter, packets wait on the way.
 const QUEUE: Duration = Duration::from_millis(20);
 const JITTERS: u32 = 3;
+/// With less than this they do not.
+const NO_QUEUE: Duration = Duration::from_millis(5);
 /// What a new sample moves the mean of the jitter by, and how much a sample counts at most while a
 /// rate is kept: that moves the queue as well.
 const JITTER_GAIN: u32 = 8;
 const OWN_JITTER: Duration = Duration::from_millis(5);
-/// With less than this they do not.
-const NO_QUEUE: Duration = Duration::from_millis(5);
 /// Bytes that wait at least where a rate is learnt: two packets.
 const LEAST_QUEUE: f64 = 3_000.0;
 /// How long a queue has to be to be emptied at the lowest rate, and what part of what the link
@@ -57,8 +57,9 @@ const FORGET: Duration = Duration::from_secs(60);
 /// as long each time.
 const PATIENCE: Duration = Duration::from_secs(1);
 const SHORTER: (f64, Duration) = (0.67, Duration::from_millis(300));
-const MUCH_LESS: f64 = 0.8;
 const LEAVE_ALONE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(160));
+/// But if what the link carries turns out to be so much less, what was sent was still too much.
+const MUCH_LESS: f64 = 0.8;
 /// The shortest one-way time is that of one or two such spans: clocks drift by some ms in them.
 const SPAN: Duration = Duration::from_secs(20);
 /// After such a silence all begins anew: what is told of the other clock goes round in 71 minutes.
@@ -207,7 +208,6 @@ impl Learner {
         let carries = if busy { arrived } else { self.carries.min(arrived / AFTER_DRAIN) };
         let (since, was) = *self.queued.get_or_insert((now, queue));
         if carries < self.carries * MUCH_LESS {
-            // What was sent since then was still too much.
             self.queued = Some((now, queue));
         } else if sent_at.since(since) >= PATIENCE {
             let (part, time) = SHORTER;
