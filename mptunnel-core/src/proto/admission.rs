@@ -57,8 +57,10 @@ impl Admission {
                 self.elsewhere(view, now, packet, paths, &mut said);
             }
         }
-        let dropped = view.targets.iter().filter(|t| said.dropped & path_bit(t.slot) != 0);
-        dropped.for_each(|target| view.session.path(target.slot).on_send_dropped(1));
+        if said.dropped != 0 {
+            let dropped = view.targets.iter().filter(|t| said.dropped & path_bit(t.slot) != 0);
+            dropped.for_each(|target| view.session.path(target.slot).on_send_dropped(1));
+        }
         said
     }
 
