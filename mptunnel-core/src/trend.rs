@@ -77,7 +77,7 @@ impl Mark {
 
 impl Trend {
     /// Whether what paths have counted is to be remembered now.
-    pub(crate) fn is_due(&self, now: Time) -> bool {
+    fn is_due(&self, now: Time) -> bool {
         self.moments.back().is_none_or(|newest| now.since(newest.at) >= EVERY)
     }
 
@@ -88,12 +88,7 @@ impl Trend {
         now: Time,
         paths: impl Iterator<Item = (PeerId, &'p mut PathInfo)>,
     ) {
-        if !self.is_due(now) {
-            let mut teller = self.teller(now);
-            return paths.enumerate().for_each(|(at, (peer, path))| {
-                teller.tell(at, peer, path);
-            });
-        }
+        let is_due = self.is_due(now);
         // The memory of what is forgotten is used again.
         let mut marks = Vec::new();
         while self.moments.front().is_some_and(|oldest| now.since(oldest.at) > TEN_AT_MOST) {
@@ -102,9 +97,14 @@ impl Trend {
         marks.clear();
         let mut teller = self.teller(now);
         for (at, (peer, path)) in paths.enumerate() {
-            marks.push(teller.tell(at, peer, path));
+            let mark = teller.tell(at, peer, path);
+            if is_due {
+                marks.push(mark);
+            }
         }
-        self.moments.push_back(Moment { at: now, marks });
+        if is_due {
+            self.moments.push_back(Moment { at: now, marks });
+        }
     }
 
     /// For telling some paths what changed lately.
