@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! A tunnel comes up, carries datagrams both ways, and goes down.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{PathSpec, World};
-use sim::*;
 
 #[test]
 fn a_tunnel_over_four_paths_delivers_every_datagram_once_each_way() {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Numbers and keys at the end of their lives, and a server that is full (G11).
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::drop::DropReason;
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};
 use mptunnel_core::proto::session::Session;
@@ -10,7 +9,6 @@ use mptunnel_core::proto::view::SendRefused;
 use mptunnel_core::proto::wire::{PN_LIMIT, Refusal};
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::sync::Arc;
 use std::time::Duration;
 

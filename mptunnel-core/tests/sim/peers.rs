@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Who is the same client: by name, by key, and two who claim to be one.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::ClientConfig;
 use mptunnel_core::proto::event::{ClientEvent, PeerGoneReason, ServerEvent};
 use mptunnel_core::proto::wire::Refusal;
 use mptunnel_core::sim::world::Direction::Up;
 use mptunnel_core::sim::world::{PathSpec, World};
-use sim::*;
 
 #[test]
 fn two_clients_under_one_name_are_told_of_the_conflict() {

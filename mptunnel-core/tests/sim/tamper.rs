@@ -2,8 +2,7 @@
 //! One packet of each type, every bit flipped, cut to every length, extended by up to 64 bytes:
 //! all refused, nothing changed, and the genuine packet still welcome afterwards (G3).
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::{
     CipherChoice, ClientConfig, ClientKeys, Common, ServerConfig, ServerKey,
 };
@@ -14,7 +13,6 @@ use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{
     Captured, ClientNo, Direction, PathSpec, ServerNo, World, client_digest, server_digest,
 };
-use sim::*;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 

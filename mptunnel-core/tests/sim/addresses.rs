@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Addresses at the server: followed when they move, believed only when proven, never leaked.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::event::ServerEvent;
 use mptunnel_core::proto::wire::Kind;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Order, where it was asked for: within its bound in time, flow by flow, and without loss.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, Datagram, Direction, PathSpec, ServerNo, World};
-use sim::*;
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! A peer that holds good keys and behaves as badly as it can: it harms nobody but itself.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::drop::DropReason;
 use mptunnel_core::proto::entropy::Entropy;
 use mptunnel_core::proto::event::ServerEvent;
@@ -12,7 +11,6 @@ use mptunnel_core::proto::wire::{DATA_OVERHEAD, FRAGMENT_OVERHEAD};
 use mptunnel_core::sim::rng::Rng;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::net::SocketAddr;
 use std::sync::Arc;
 

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! How large packets may be is found out by asking, without a word from any router.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::client::{PathSettings, PathState};
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, Direction, PathSpec, ServerNo, World};
-use sim::*;
 use std::time::Duration;
 
 /// The size that is safe without asking, in bytes of UDP payload.

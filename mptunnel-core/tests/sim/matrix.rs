@@ -4,15 +4,13 @@
 //! Each test plays 200 random cells of its pattern; `MPTUNNEL_RUNS=n` plays n times as many.
 //! `MPTUNNEL_CELL=n MPTUNNEL_SEED=m` repeats one run.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::drop::DropReason;
 use mptunnel_core::proto::time::Time;
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::rng::Rng;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathNo, PathSpec, World};
-use sim::*;
 use std::time::Duration;
 
 /// What happens to the paths.

@@ -2,8 +2,7 @@
 //! Strangers who send whatever they like: nothing changes, little is answered, and those who hold
 //! a key are served meanwhile (G2, G9, G10).
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::crypto::{self, Initiator, InitiatorKeys, KeySet, mac};
 use mptunnel_core::proto::drop::DropReason;
 use mptunnel_core::proto::entropy::Entropy;
@@ -11,7 +10,6 @@ use mptunnel_core::proto::wire::{self, InitPayload, Kind};
 use mptunnel_core::sim::rng::Rng;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{Captured, ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! New keys take over under load without losing or repeating anything (G7).
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::ClientConfig;
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::time::Duration;
 
 /// A tunnel that rekeys every `interval`, over four paths of which the slowest lags 2 s behind.

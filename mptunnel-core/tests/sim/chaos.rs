@@ -2,8 +2,7 @@
 //! Everything at once, at random: whatever happened, the invariants hold, nothing that arrived is
 //! lost, and traffic flows again when it is over.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::client::PathSettings;
 use mptunnel_core::proto::config::{ClientConfig, ClientKeys, ServerConfig, ServerKey};
 use mptunnel_core::proto::crypto::StaticSecret;
@@ -12,7 +11,6 @@ use mptunnel_core::sim::link::{Burst, LinkConfig};
 use mptunnel_core::sim::rng::Rng;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, Datagram, PathNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::collections::HashMap;
 use std::time::Duration;
 

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What the sample of datagrams tells about paths: which lose together, and what each is worth.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::sim::link::{Fades, LinkConfig};
 use mptunnel_core::sim::world::Direction::Up;
 use mptunnel_core::sim::world::PathSpec;
-use sim::*;
 use std::collections::VecDeque;
 
 /// A path of `rtt` on which 5 % of the time is lost, with others of the same `cause`.

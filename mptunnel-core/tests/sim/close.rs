@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! The end of a tunnel, said by either side, while packets are still on slow paths.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::ClientConfig;
 use mptunnel_core::proto::event::{ClientEvent, PeerGoneReason, ServerEvent};
 use mptunnel_core::sim::world::Direction::{self, Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 
 /// A fast and a slow path, both proven, the slow one a second behind.
 fn fast_and_slow(seed: u64) -> (World, ServerNo, ClientNo) {

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What sessions cost in memory, idle and busy, and what is left of them (G8).
 
-mod sim;
-
+use crate::support::*;
 use allocation_counter::measure;
 use mptunnel_core::proto::dataplane::{LastSession, Received};
 use mptunnel_core::proto::view::PacketSink;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{PathSpec, ServerNo, World};
-use sim::*;
 use std::time::Duration;
 
 /// What a server holds, in bytes: what its end gives back.

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! A path with a rate: packets wait at its near end, not for long, and nobody waits for them.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::client::PathSettings;
 use mptunnel_core::proto::frame::LEARN_RATE;
 use mptunnel_core::proto::pace::Queue;
@@ -10,7 +9,6 @@ use mptunnel_core::proto::throttle::Rate;
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{self, Down, Up};
 use mptunnel_core::sim::world::{ClientNo, Datagram, PathSpec, ServerNo, World};
-use sim::*;
 use std::num::NonZeroU64;
 use std::time::Duration;
 

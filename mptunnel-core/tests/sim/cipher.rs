@@ -3,8 +3,7 @@
 //! AES-256-GCM may seal.
 #![cfg(feature = "ring")]
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::CipherChoice::{self, Aes256Gcm, Auto, ChaCha20};
 use mptunnel_core::proto::config::{ClientConfig, ClientKeys, Common, ServerConfig, ServerKey};
 use mptunnel_core::proto::crypto::{
@@ -21,7 +20,6 @@ use mptunnel_core::proto::wire::{
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{Captured, ClientNo, Direction, PathSpec, ServerNo, World};
-use sim::*;
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -4,8 +4,6 @@
 //! `MPTUNNEL_SEED=n` runs every test with that seed only, `MPTUNNEL_RUNS=n` with n times as many
 //! seeds as usual.
 
-#![allow(dead_code, reason = "every test file uses another part of it")]
-
 use mptunnel_core::proto::config::{ClientConfig, ClientKeys, ServerConfig, ServerKey};
 use mptunnel_core::proto::crypto::Psk;
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};

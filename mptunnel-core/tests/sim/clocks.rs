@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What the clocks show does not matter, only that they run (G17).
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::time::Time;
 use mptunnel_core::sim::world::Direction::{Down, Up};
-use sim::*;
 use std::time::Duration;
 
 /// Half a minute with restarts of both sides, the server's clock and the client's showing these

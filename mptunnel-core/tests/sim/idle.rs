@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! A tunnel that nobody uses: up, cheap, and no larger after a night than before.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, World};
-use sim::*;
 
 fn attempts(world: &World, client: ClientNo) -> usize {
     world.client(client).watch().expect("it runs").attempts().len()

@@ -2,15 +2,13 @@
 //! Policies over simulated links: what they carry, how fast they follow a change, and that one bad
 //! path spoils nothing.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::ClientConfig;
 use mptunnel_core::proto::sched::{Failback, Mode, Policy};
 use mptunnel_core::proto::throttle::Rate;
 use mptunnel_core::sim::link::{Fades, LinkConfig};
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, Datagram, Direction, PathSpec, ServerNo, World};
-use sim::*;
 use std::time::Duration;
 
 /// A tunnel whose client asks for `policy`; the server follows. Up for a while already.

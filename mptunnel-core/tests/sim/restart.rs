@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Either side may be restarted at any time: a tunnel in use is back within a second (G6).
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::ClientConfig;
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};
 use mptunnel_core::proto::time::Time;
 use mptunnel_core::proto::wire::Refusal;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, Direction, Lifetime, PathSpec, ServerNo, World};
-use sim::*;
 use std::time::Duration;
 
 /// Who is restarted in a storm.

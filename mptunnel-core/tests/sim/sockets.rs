@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Sockets that come and go: what a lost address, a dead interface or a full buffer look like.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::event::{ClientEvent, PathDownReason};
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{PathSpec, World};
-use sim::*;
 use std::time::Duration;
 
 #[test]

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Keys and modes of the two ends: they agree, or nothing passes and the right end says why (G14).
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::config::{ClientConfig, ClientKeys, ServerConfig, ServerKey};
 use mptunnel_core::proto::crypto::{Psk, PublicKey, StaticSecret};
 use mptunnel_core::proto::event::{ClientEvent, ServerEvent};
 use mptunnel_core::proto::wire::Refusal;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::collections::HashMap;
 
 /// What one end is configured with.

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Paths that die, flap, stand by, are added and removed.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::client::PathSettings;
 use mptunnel_core::proto::config::ServerConfig;
 use mptunnel_core::proto::event::{ClientEvent, PathDownReason};
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 use std::time::Duration;
 
 fn paths_up(world: &World, client: ClientNo) -> usize {

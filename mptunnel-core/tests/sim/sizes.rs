@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! Datagrams of every size over paths of every width: whole, cut, or refused.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::view::SendRefused;
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, World};
-use sim::*;
 
 const SIZES: [usize; 12] = [0, 1, 3, 4, 1_196, 1_200, 1_400, 1_436, 1_472, 9_000, 60_000, 65_507];
 

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What is told of a tunnel agrees with what happened to it.
 
-mod sim;
-
+use crate::support::*;
 use mptunnel_core::proto::losses::{Direction as Way, Losses};
 use mptunnel_core::proto::route::PathCounts;
 use mptunnel_core::proto::server::Peer;
 use mptunnel_core::sim::link::LinkConfig;
 use mptunnel_core::sim::world::Direction::{Down, Up};
 use mptunnel_core::sim::world::{ClientNo, PathSpec, ServerNo, World};
-use sim::*;
 
 fn peer(world: &World, server: ServerNo, client: ClientNo) -> &Peer {
     let host = world.server(server);
