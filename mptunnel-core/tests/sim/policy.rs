@@ -294,6 +294,27 @@ fn fastest_follows_the_better_path_within_a_second_and_ignores_noise() {
 }
 
 #[test]
+fn a_path_whose_deep_buffer_fastest_fills_is_tried_ever_more_rarely_and_loses_nothing() {
+    // Half of what is sent, behind two seconds of buffer: shorter than the other while empty.
+    let narrow =
+        LinkConfig { rate: std::num::NonZeroU64::new(100_000), buffer: 200_000, ..delay(10) };
+    for seed in 1..=2 {
+        let paths = vec![PathSpec::both(narrow.clone()), PathSpec::both(delay(25))];
+        let (mut world, _, client) = tunnel_with(seed, mode(Mode::Fastest), paths);
+        world.stream_both_ways(client, 200, 1_000);
+        world.run_for(360 * S);
+        for way in [Up, Down] {
+            let lost = loss(&world, client, way, 359 * S, S);
+            let slowest = p99(&world, client, way, 240 * S, S);
+            println!("seed {seed} {way:?}: {:.3} % lost, p99 {slowest:?}", lost * 100.0);
+            assert!(lost == 0.0, "{way:?}: {lost}");
+            assert!(slowest <= 28 * MS, "{way:?}: {slowest:?}");
+        }
+        world.verify();
+    }
+}
+
+#[test]
 fn a_backup_is_silent_takes_over_within_three_probe_intervals_and_returns_by_its_policy() {
     for chosen in [Mode::Redundant, Mode::Weighted, Mode::Fastest, Mode::Adaptive] {
         for (failback, slow, returns) in [

@@ -10,16 +10,36 @@ use std::time::Duration;
 const HYSTERESIS: f64 = 0.9;
 /// What losing every datagram would cost: 1 % of loss weighs as much as 10 ms.
 const ALL_LOST: Duration = Duration::from_secs(1);
-/// Between two changes for the sake of a better path, at first; doubled while changes follow each
-/// other closely, so that two paths that look better unused do not take turns.
-const DWELL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// What a path that was left cost while it was in use is remembered for so long: an unused path
+/// looks good as soon as the queue is gone that it was left for. Three times as long, up to the
+/// second value, if it was in use for less than [`SOON`] times as long.
+const MEMORY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+const LONGER: u32 = 3;
+const SOON: u32 = 4;
 
-/// Which path is in use, and since when.
-#[derive(Clone, Copy, Debug, Default)]
+/// Which path is in use, and what is remembered of the others.
+#[derive(Clone, Debug, Default)]
 pub struct Fastest {
-    current: Option<u8>,
-    changed_at: Time,
-    dwell: Duration,
+    current: Option<InUse>,
+    left: Vec<Left>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InUse {
+    slot: u8,
+    since: Time,
+    /// At last.
+    cost: Duration,
+}
+
+/// A path that was left.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    slot: u8,
+    at: Time,
+    /// When it was.
+    cost: Duration,
+    remembered: Duration,
 }
 
 /// When a datagram that is sent now is expected to arrive, later for what may be lost; `None` for a
@@ -32,26 +52,52 @@ pub fn cost(path: &Candidate) -> Option<Duration> {
 impl Fastest {
     /// The set with the best of the usable paths; all of them while none is measured.
     pub fn choose(&mut self, now: Time, usable: &[Candidate]) -> u32 {
-        let measured = usable.iter().filter_map(|path| Some((cost(path)?, path.slot)));
-        let Some((best_cost, best)) = measured.min() else {
-            self.current = None;
-            return usable.iter().fold(0, |set, path| set | path_bit(path.slot));
-        };
-        let current = usable.iter().find(|path| Some(path.slot) == self.current);
-        let stays = current.and_then(cost).is_some_and(|cost| {
-            let better = best_cost < cost.mul_f64(HYSTERESIS);
-            !better || now.since(self.changed_at) < self.dwell
-        });
-        if let Some(current) = current.filter(|_| stays) {
-            return path_bit(current.slot);
+        let measured = || usable.iter().filter_map(|path| Some((path.slot, cost(path)?)));
+        // What it costs that is in use; it may not be usable any longer.
+        let mut stays = None;
+        if let Some(current) = &mut self.current {
+            stays = measured().find(|(slot, _)| *slot == current.slot).map(|(_, cost)| cost);
+            current.cost = stays.unwrap_or(current.cost);
         }
-        if self.current != Some(best) {
-            let (least, most) = DWELL;
-            let often = now.since(self.changed_at) < self.dwell.saturating_mul(4);
-            let dwell = if often { self.dwell.saturating_mul(2) } else { least };
-            (self.current, self.changed_at, self.dwell) = (Some(best), now, dwell.min(most));
+        let in_use = self.current.map(|current| current.slot);
+        let others = measured().filter(|(slot, _)| Some(*slot) != in_use);
+        let best = others.map(|(slot, cost)| (cost.max(self.remembered(now, slot)), slot)).min();
+        match (stays, best) {
+            (Some(cost), Some((best, _))) if best >= cost.mul_f64(HYSTERESIS) => {}
+            (Some(_), None) => {}
+            (_, Some((cost, slot))) => {
+                self.leave(now);
+                self.current = Some(InUse { slot, since: now, cost });
+            }
+            (None, None) => {
+                self.leave(now);
+                return usable.iter().fold(0, |set, path| set | path_bit(path.slot));
+            }
         }
-        path_bit(best)
+        self.current.map_or(0, |current| path_bit(current.slot))
+    }
+
+    /// The path in this slot is another one now.
+    pub fn forget(&mut self, slot: u8) {
+        self.current = self.current.filter(|current| current.slot != slot);
+        self.left.retain(|left| left.slot != slot);
+    }
+
+    /// The path that is in use is not, from now on.
+    fn leave(&mut self, now: Time) {
+        let Some(InUse { slot, since, cost }) = self.current.take() else { return };
+        let (least, most) = MEMORY;
+        let before = self.left.iter().find(|left| left.slot == slot).map(|left| left.remembered);
+        let again = before.filter(|time| now.since(since) < time.saturating_mul(SOON));
+        let remembered = again.map_or(least, |time| time.saturating_mul(LONGER).min(most));
+        self.left.retain(|left| left.slot != slot);
+        self.left.push(Left { slot, at: now, cost, remembered });
+    }
+
+    fn remembered(&self, now: Time, slot: u8) -> Duration {
+        let left = self.left.iter().find(|left| left.slot == slot);
+        let left = left.filter(|left| now.since(left.at) < left.remembered);
+        left.map_or(Duration::ZERO, |left| left.cost)
     }
 }
 
@@ -91,6 +137,41 @@ mod tests {
         let queue = Duration::from_millis(100);
         let queued = Candidate { queue, ..path(0, Some(20), 0.0) };
         assert_eq!(Fastest::default().choose(at(1), &[queued, path(1, Some(200), 0.0)]), 0b10);
+    }
+
+    #[test]
+    fn a_path_that_looks_good_only_while_it_is_not_used_is_tried_ever_more_rarely() {
+        let mut fastest = Fastest::default();
+        let (mut used, mut tries) = ([0; 2], 0);
+        let mut last = 2;
+        // Five minutes. Used, path 0 gets slower by 20 ms in each tenth of a second.
+        let mut queue = 0;
+        for tenth in 0..3_000u64 {
+            let now = Time::from_micros(1_000_000 + tenth * 100_000);
+            let chosen =
+                fastest.choose(now, &[path(0, Some(20 + queue), 0.0), path(1, Some(50), 0.0)]);
+            queue = if chosen == 1 { queue + 20 } else { 0 };
+            used[usize::from(chosen != 1)] += 1;
+            tries += u32::from(chosen == 1 && last != 1);
+            last = chosen;
+        }
+        assert!(tries <= 10, "{tries} times");
+        assert!(used[0] * 100 <= used[1] * 2, "{used:?}");
+
+        // Where the other one is worse than what is remembered, there is no reason to wait.
+        let now = Time::from_micros(301_000_000);
+        assert_eq!(fastest.choose(now, &[path(0, Some(20), 0.0), path(1, Some(300), 0.0)]), 1);
+    }
+
+    #[test]
+    fn a_path_that_stops_being_the_best_right_after_it_was_chosen_is_left_at_once() {
+        let mut fastest = Fastest::default();
+        let costs = [(20, 60, 1), (60, 20, 2), (60, 20, 2), (60, 20, 2), (20, 60, 1), (200, 60, 2)];
+        for (second, (a, b, expected)) in (0..).zip(costs) {
+            let chosen =
+                fastest.choose(at(second), &[path(0, Some(a), 0.0), path(1, Some(b), 0.0)]);
+            assert_eq!(chosen, expected, "second {second}");
+        }
     }
 
     #[test]

@@ -96,6 +96,7 @@ impl Selector {
         if let Some(memory) = &mut self.memory {
             memory.gates.remove(&slot);
             memory.shares.forget(slot);
+            memory.fastest.forget(slot);
         }
     }
 
