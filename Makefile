@@ -96,7 +96,8 @@ bench: build wheel ## speed beside what the machine allows, into mptunnel-core/b
 	  --external 'C, mpt_recvv=$(BUILD)/throughput $(BUILD)/bench-psk' \
 	  --external 'Python, recv_many=$(PY)/venv/bin/python bindings/python/bench.py --rate' $(BENCH_ARGS)
 
-PYTEST := $(abspath $(PY)/venv/bin/python) -m pytest -q -c $(abspath bindings/python/pyproject.toml)
+# Tests that mostly wait, as those of the programs.
+PYTEST := $(abspath $(PY)/venv/bin/python) -m pytest -q -n 4 -c $(abspath bindings/python/pyproject.toml)
 
 test-python: wheel ## the Python package, as the wheel that users install, in a venv of its own
 	$(CARGO) build --locked --workspace --lib --examples --bins

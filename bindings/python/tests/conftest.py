@@ -15,7 +15,7 @@ import pytest
 import mptunnel as mpt
 
 ROOT = Path(__file__).resolve().parents[3]
-FIGURES = pytest.StashKey[list[str]]()
+FIGURE = "figure"
 ENOUGH = 10.0
 """Seconds that nothing here takes, on the slowest machine. A test that waits so long has failed."""
 
@@ -76,14 +76,15 @@ def echo(server: mpt.Server) -> Iterator[mpt.Server]:
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Tells a measured figure at the end of the run, also of tests that pass."""
-    return request.config.stash.setdefault(FIGURES, []).append
+    # Reports carry these from the process that ran the test to the one that sums up.
+    return lambda line: request.node.user_properties.append((FIGURE, line))
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for line in config.stash.get(FIGURES, []):
-        terminalreporter.write_line(line)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("") + terminalreporter.getreports("passed"):
+        for name, line in report.user_properties if report.when == "call" else []:
+            if name == FIGURE:
+                terminalreporter.write_line(line)
 
 
 def address(server: "mpt.Server | mpt.aio.Server") -> str:

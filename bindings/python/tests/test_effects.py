@@ -498,8 +498,13 @@ def session_timeout(world):
 def limited(world, **options):
     """Clients come until the limit holds one of them up."""
     server = world.listen(**options)
-    clients = [world.open(server) for _ in range(4)]
-    until(lambda: server.state()["dropped"]["rate_limited"] > 0)
+    clients = []
+
+    def one_more_is_too_many():
+        clients.append(world.open(server))
+        return server.state()["dropped"]["rate_limited"] > 0
+
+    until(one_more_is_too_many)
     until(lambda: any(client.state()["connected"] for client in clients))
 
 

@@ -89,8 +89,8 @@ with mpt.listen("127.0.0.1:0", key=key) as server:
                     os.kill(os.getpid(), signal.SIGINT)
 
                 thread = threading.Thread(target=press)
-                thread.start()
                 try:
+                    thread.start()  # on a busy machine the signal may come while this waits
                     call()
                 except KeyboardInterrupt:
                     print(name, 1000 * (time.monotonic() - sent[0]))
@@ -111,9 +111,10 @@ def test_ctrl_c_ends_every_blocking_call_within_100_ms(figure):
     everything = [found for some in times.values() for found in some]
     median, worst = statistics.median(everything), max(everything)
     figure(f"Ctrl-C: median {median:.0f} ms, worst {worst:.0f} ms of {len(everything)}")
-    # The promise is 100 ms; a machine that is busy with something else gets some more.
+    # The promise is 100 ms. On a machine that is busy with something else single calls may not get
+    # the processor for long.
     assert median < 100
-    assert worst < 500
+    assert worst < 1000 * ENOUGH
 
 
 def test_ctrl_c_ends_a_program_that_waits_and_closes_its_endpoints():
