@@ -91,6 +91,8 @@ fn a_running_pair_is_shown_in_every_form() {
     assert_eq!(json["relay"]["to_tunnel"], 1);
     let text = ask(&world, &["status", "--prometheus", "--control", "mpserver"]);
     assert!(text.contains("\nmptunnel_relay_from_tunnel_total 1\n"), "{text}");
+    assert!(text.contains("\nmptunnel_peer_wins_total{peer=\"1\"} "), "{text}");
+    assert!(text.contains("\nmptunnel_uptime_seconds "), "{text}");
 
     // And why.
     let path = json["paths"][0]["name"].as_str().unwrap();

@@ -103,9 +103,15 @@ impl<R: Relay> Operations<R> {
         }
     }
 
-    /// The snapshot as Prometheus text.
+    /// The snapshot as Prometheus text, and for how long the program has run.
     pub(crate) fn metrics(&self) -> String {
-        self.relay.snapshot().to_prometheus()
+        format!(
+            "{}# HELP mptunnel_uptime_seconds For how long the program has run.\n\
+             # TYPE mptunnel_uptime_seconds gauge\n\
+             mptunnel_uptime_seconds {}\n",
+            self.relay.snapshot().to_prometheus(),
+            self.started.elapsed().as_secs_f64()
+        )
     }
 
     /// Which program this is.
