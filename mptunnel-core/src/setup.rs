@@ -103,10 +103,11 @@ pub(crate) fn client(settings: &Settings, own: OwnKey) -> Result<ClientConfig, E
 
 /// What a server is told.
 pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, Error> {
-    let mut keys = Vec::new();
+    // Each with where it comes from.
+    let mut keys: Vec<(Source<'_>, ServerKey)> = Vec::new();
     let has_own = own.is_some();
     if let Some(key) = own {
-        keys.push(ServerKey::Psk(psk(&key)?));
+        keys.push((Source::Application, ServerKey::Psk(psk(&key)?)));
     }
     match settings.credentials(Role::Server).map_err(config)? {
         Credentials::Psk { .. } | Credentials::Passphrase { .. } if has_own => {
@@ -114,13 +115,14 @@ pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, E
         }
         Credentials::Psk { file } => keys.extend(psk_list(file, settings)?),
         Credentials::Passphrase { file, name } => {
-            keys.push(ServerKey::Psk(passphrase(file, name, settings)?));
+            let key = ServerKey::Psk(passphrase(file, name, settings)?);
+            keys.push((Source::File("passphrase-file", file), key));
         }
         Credentials::ServerKeys { private_key_file, allowed_keys_file, psk_file } => {
-            keys.push(ServerKey::Static {
-                own: private_key(private_key_file, settings)?,
-                clients: allowed(allowed_keys_file, settings)?,
-            });
+            let own = private_key(private_key_file, settings)?;
+            let clients = allowed(allowed_keys_file, settings)?;
+            let source = Source::File("private-key-file", private_key_file);
+            keys.push((source, ServerKey::Static { own, clients }));
             if let Some(file) = psk_file {
                 keys.extend(psk_list(file, settings)?);
             }
@@ -130,7 +132,8 @@ pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, E
     if keys.is_empty() {
         return Err(config(NO_KEY));
     }
-    let mut server = ServerConfig::new(keys);
+    check_ids(&keys)?;
+    let mut server = ServerConfig::new(keys.into_iter().map(|(_, key)| key).collect());
     server.common = common(settings)?;
     server.sessions = settings.sessions as usize;
     server.session_timeout = settings.session_timeout;
@@ -139,6 +142,45 @@ pub(crate) fn server(settings: &Settings, own: OwnKey) -> Result<ServerConfig, E
     server.source_rate = settings.source_rate;
     server.source_burst = settings.source_burst;
     Ok(server)
+}
+
+/// Where a key of a server comes from.
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    /// The application passed the key itself.
+    Application,
+    /// A file that an option names.
+    File(&'static str, &'a Path),
+}
+
+impl std::fmt::Display for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Application => f.write_str("the key that was passed itself"),
+            Source::File(option, file) => write!(f, "{option} {}", file.display()),
+        }
+    }
+}
+
+/// Refuses two keys with one key id (PROTOCOL.md, "Key derivations"): which of them a client has
+/// could not be told.
+fn check_ids(keys: &[(Source<'_>, ServerKey)]) -> Result<(), Error> {
+    let mut known: HashMap<[u8; 8], (Source<'_>, &ServerKey)> = HashMap::new();
+    for (source, key) in keys {
+        let id = key.key_set().key_id;
+        let Some((first, other)) = known.insert(id, (*source, key)) else { continue };
+        let remedy = match (key, other) {
+            // The id of a private key is made of its public key.
+            (ServerKey::Psk(_), ServerKey::Static { .. }) => {
+                "a public key stands where a shared key belongs, and is no secret: make a shared \
+                 key with mptunnel genpsk"
+            }
+            _ => "a key may be there once: remove it from one of them, or make another one",
+        };
+        let id = crate::io::server::hex(&id);
+        return Err(config(format!("{first} and {source} have the same key id {id}: {remedy}")));
+    }
+    Ok(())
 }
 
 /// `settings` with another value of one option that may change while an endpoint runs.
@@ -222,9 +264,13 @@ pub(crate) fn server_limits(settings: &Settings) -> ServerLimits {
     }
 }
 
-fn psk_list(file: &Path, settings: &Settings) -> Result<Vec<ServerKey>, Error> {
+fn psk_list<'a>(
+    file: &'a Path,
+    settings: &Settings,
+) -> Result<Vec<(Source<'a>, ServerKey)>, Error> {
     let keys = keyfile::read_keys(file, privacy(settings)).map_err(|e| config(chain(&e)))?;
-    keys.iter().map(|key| psk(key).map(ServerKey::Psk)).collect()
+    let source = Source::File("key-file", file);
+    keys.iter().map(|key| Ok((source, ServerKey::Psk(psk(key)?)))).collect()
 }
 
 fn allowed(file: &Path, settings: &Settings) -> Result<HashMap<PublicKey, Option<Psk>>, Error> {

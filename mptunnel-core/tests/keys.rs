@@ -111,6 +111,34 @@ fn static_keys_connect_listed_clients_and_refuse_others_by_name_of_the_reason() 
 }
 
 #[test]
+fn two_keys_of_a_server_with_one_id_are_refused_with_where_they_are_and_what_to_do() {
+    let scratch = Scratch::new("twice");
+    let (private, private_key) = scratch.key("private");
+    let (shared, shared_key) = scratch.key("shared");
+    let leaked = scratch.file("leaked", &public(&private_key));
+    let allowed = scratch.file("allowed", "");
+    let with_private = || {
+        Server::builder()
+            .port(0)
+            .option("private-key-file", &private)
+            .option("allowed-keys-file", &allowed)
+    };
+    let refused = |server: ServerBuilder| match server.bind().err() {
+        Some(Error::Config(text)) => text,
+        other => panic!("{other:?}"),
+    };
+
+    let same = refused(with_private().key(&shared_key).key_file(&shared));
+    let public = refused(with_private().key_file(&leaked));
+
+    assert!(same.starts_with("the key that was passed itself and key-file "), "{same}");
+    assert!(same.contains(&shared) && same.contains("remove it from one of them"), "{same}");
+    assert!(public.contains(&private) && public.contains(&leaked), "{public}");
+    assert!(public.contains("is no secret: make a shared key with mptunnel genpsk"), "{public}");
+    with_private().key(&[7; 32]).key_file(&shared).bind().unwrap();
+}
+
+#[test]
 fn without_encryption_on_both_ends_datagrams_pass_and_on_one_end_only_they_do_not() {
     let (server, path) = serve(Server::builder().key(&[7; 32]).option("encrypt", "off"));
 

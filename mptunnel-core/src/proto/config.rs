@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! What the state machines are told once, at their start.
 
-use super::crypto::{Cipher, Psk, PublicKey, StaticSecret};
+use super::crypto::{Cipher, KeySet, Psk, PublicKey, StaticSecret};
 use super::probe::Intervals;
 use super::sched::Policy;
 use super::wire::{CipherOffer, FEATURE_CLEAR, FEATURE_ORDER, MAX_DATAGRAM};
@@ -166,6 +166,17 @@ pub enum ServerKey {
         /// Who may connect.
         clients: HashMap<PublicKey, Option<Psk>>,
     },
+}
+
+impl ServerKey {
+    /// What is derived of it. No two keys of a server may have the same `key_id`, which tells them
+    /// apart.
+    pub fn key_set(&self) -> KeySet {
+        match self {
+            ServerKey::Psk(psk) => KeySet::for_psk(psk),
+            ServerKey::Static { own, .. } => KeySet::for_server(own),
+        }
+    }
 }
 
 /// The settings of a server.

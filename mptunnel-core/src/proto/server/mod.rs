@@ -111,14 +111,7 @@ struct Pending {
 impl Server {
     /// A server without peers. It shares `plane` with the receivers.
     pub fn new(config: ServerConfig, plane: Arc<DataPlane>, mut entropy: Box<dyn Entropy>) -> Self {
-        let key_sets = config
-            .keys
-            .iter()
-            .map(|key| match key {
-                ServerKey::Psk(psk) => KeySet::for_psk(psk),
-                ServerKey::Static { own, .. } => KeySet::for_server(own),
-            })
-            .collect();
+        let key_sets = config.keys.iter().map(ServerKey::key_set).collect();
         let boot_id = random_u64(&mut *entropy);
         let budget = Arc::new(MemoryBudget::new(config.common.window_memory));
         Server {
