@@ -6,6 +6,7 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use mptunnel_core::options::{HostPort, PATH_WORDS};
 use serde_json::{Value, json};
 
 use crate::control::client::{Connection, ControlError, Which};
@@ -31,8 +32,8 @@ enum PathCommand {
     List,
     /// Add a path
     Add {
-        /// `to=HOST:PORT`, or HOST PORT as in a configuration file, and `if= src= mark= weight=
-        /// role= rate= rate-down= cost= name= mtu=`
+        /// `to=HOST:PORT`, or HOST:PORT alone, or HOST PORT as in a configuration file, and `if=
+        /// src= mark= weight= role= rate= rate-down= cost= name= mtu=`
         #[arg(required = true, value_name = "WORD=VALUE")]
         words: Vec<String>,
     },
@@ -102,6 +103,11 @@ pub fn path(args: &PathArgs) -> ExitCode {
 }
 
 fn change_path(args: &PathArgs) -> Result<(), ControlError> {
+    // What is wrong whoever runs is told first.
+    let added = match &args.what {
+        PathCommand::Add { words } => with_destination(words)?,
+        _ => String::new(),
+    };
     let mut program = Connection::find_client(&args.which)?;
     match &args.what {
         PathCommand::List => {
@@ -115,9 +121,8 @@ fn change_path(args: &PathArgs) -> Result<(), ControlError> {
             }
             Ok(())
         }
-        PathCommand::Add { words } => {
-            let words = with_destination(words);
-            let added = program.ask(&json!({ "ask": "path-add", "words": words }))?;
+        PathCommand::Add { .. } => {
+            let added = program.ask(&json!({ "ask": "path-add", "words": added }))?;
             print(&format!("path {} added", added["id"]))
         }
         PathCommand::Set { path, words } => {
@@ -130,22 +135,29 @@ fn change_path(args: &PathArgs) -> Result<(), ControlError> {
     }
 }
 
-/// The words of a path, which may begin as a line of a configuration file does: with HOST PORT.
-fn with_destination(words: &[String]) -> String {
-    match words {
-        [host, port, rest @ ..] if !host.contains('=') && port.parse::<u16>().is_ok() => {
-            let host = if host.contains(':') && !host.starts_with('[') {
-                format!("[{host}]")
-            } else {
-                host.clone()
-            };
-            std::iter::once(format!("to={host}:{port}"))
-                .chain(rest.iter().cloned())
-                .collect::<Vec<_>>()
-                .join(" ")
-        }
-        _ => words.join(" "),
-    }
+/// The words of a path, which may begin with where it leads: HOST:PORT, or HOST PORT as a line of a
+/// configuration file does.
+fn with_destination(words: &[String]) -> Result<String, ControlError> {
+    // A known word without its value: the program says what it takes.
+    let is_word = |text: &str| text.contains('=') || PATH_WORDS.iter().any(|word| word.key == text);
+    let (host, rest) = match words {
+        [host, rest @ ..] if !is_word(host) => (host, rest),
+        _ => return Ok(words.join(" ")),
+    };
+    let (to, rest) = match rest {
+        [port, rest @ ..] if !is_word(port) => (HostPort::from_words(host, port), rest),
+        rest => (host.parse(), rest),
+    };
+    let to = to.map_err(|error| {
+        let text = format!(
+            "{error}\nfor example: mptunnel path add bridge4.example 4000 name=spare role=backup"
+        );
+        ControlError::Usage(text)
+    })?;
+    Ok(std::iter::once(format!("to={to}"))
+        .chain(rest.iter().cloned())
+        .collect::<Vec<_>>()
+        .join(" "))
 }
 
 /// Shows options.
@@ -235,10 +247,33 @@ mod tests {
             ("fe80::1 4001", "to=[fe80::1]:4001"),
             ("to=10.0.0.2:4001 name=a", "to=10.0.0.2:4001 name=a"),
             ("name=a to=10.0.0.2:4001", "name=a to=10.0.0.2:4001"),
-            ("10.0.0.2", "10.0.0.2"),
+            ("10.0.0.2:4001 name=a", "to=10.0.0.2:4001 name=a"),
+            ("[fe80::1]:4001", "to=[fe80::1]:4001"),
+            ("if=eth0", "if=eth0"),
+            ("name", "name"),
         ] {
             let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
-            assert_eq!(with_destination(&words), meant);
+            assert_eq!(with_destination(&words).unwrap(), meant);
+        }
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_is_refused_with_what_is_missing_and_an_example() {
+        for (typed, what) in [
+            ("10.0.0.2", "\"10.0.0.2\" has no port: expected HOST:PORT, such as 10.0.0.2:4000"),
+            ("bridge name=a", "\"bridge\" has no port: expected HOST:PORT, such as bridge:4000"),
+            ("bridge eth0", "port \"eth0\": expected a number from 1 to 65535"),
+            ("10.0.0.2 70000", "port \"70000\": expected a number from 1 to 65535"),
+            ("fe80::1", "\"fe80::1\": an IPv6 address before a port needs brackets"),
+        ] {
+            let words: Vec<String> = typed.split(' ').map(str::to_owned).collect();
+            let error = with_destination(&words).unwrap_err();
+            let text = error.to_string();
+            assert!(
+                text.starts_with(what) && text.contains("\nfor example: mptunnel path add "),
+                "{text}"
+            );
+            assert_eq!(error.exit() as u8, 2, "{typed}");
         }
     }
 }

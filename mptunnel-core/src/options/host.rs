@@ -79,7 +79,11 @@ impl HostPort {
     }
 
     /// As [`new`](Self::new), with the port as text.
-    pub(super) fn from_words(host: &str, port: &str) -> Result<HostPort, AddressError> {
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new), or `port` is not a number from 1 to 65535 in decimal digits.
+    pub fn from_words(host: &str, port: &str) -> Result<HostPort, AddressError> {
         HostPort::new(host, parse_port(port, 1)?)
     }
 

@@ -56,6 +56,9 @@ pub enum ControlError {
     /// It answered with something else than was asked for.
     #[error("the program answers in a way that this version does not understand: {0}")]
     Strange(String),
+    /// Nobody was asked: what was typed is wrong, for the reason in the text.
+    #[error("{0}")]
+    Usage(String),
     /// It did not do it, for the reason in the text.
     #[error("{text}")]
     Refused {
@@ -71,7 +74,9 @@ impl ControlError {
     pub fn exit(&self) -> Exit {
         match self {
             ControlError::NotRunning { .. } | ControlError::Unreachable { .. } => Exit::NotRunning,
-            ControlError::Several(_) | ControlError::Refused { is_usage: true, .. } => Exit::Usage,
+            ControlError::Several(_)
+            | ControlError::Usage(_)
+            | ControlError::Refused { is_usage: true, .. } => Exit::Usage,
             _ => Exit::Failure,
         }
     }
