@@ -584,7 +584,7 @@ fn receive_one(
         Received::Stranger(kind, datagram) => {
             shared.with_control(|client, now| client.handle_stranger(now, route, kind, datagram));
         }
-        Received::Stored | Received::Dropped(_) => {}
+        Received::Stored { .. } | Received::Dropped(_) => {}
     }
 }
 

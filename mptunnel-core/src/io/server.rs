@@ -24,6 +24,7 @@ use crate::proto::event::{PathId, PeerGoneReason, PeerId, ServerEvent, Transmit}
 use crate::proto::num::path_bit;
 use crate::proto::route::Route;
 use crate::proto::server::Server;
+use crate::proto::session::Session;
 use crate::proto::time::Time;
 use crate::proto::view::{SendRefused, SendView, Target, ViewCell};
 use crate::sync::{Mutex, RwLock};
@@ -527,10 +528,7 @@ fn receive_one(
 ) {
     match shared.plane.receive(now, route, datagram, last) {
         Received::Data { session, flow, path, number, mark, payload } => {
-            // The first packet under new keys: only now is the session the peer's.
-            let known = session.is_confirmed()
-                || shared.with_control(|server, now| server.promote(now, session));
-            if known {
+            if promoted(shared, session) {
                 let source = Source {
                     peer: PeerId(session.peer()),
                     epoch: session.epoch(),
@@ -549,6 +547,14 @@ fn receive_one(
         Received::Stranger(kind, datagram) => {
             shared.with_control(|server, now| server.handle_stranger(now, route, kind, datagram));
         }
-        Received::Stored | Received::Dropped(_) => {}
+        Received::Stored { session } => {
+            promoted(shared, session);
+        }
+        Received::Dropped(_) => {}
     }
+}
+
+/// Whether the session is the peer's. It becomes so with the first packet under its keys.
+fn promoted(shared: &ServerShared, session: &Arc<Session>) -> bool {
+    session.is_confirmed() || shared.with_control(|server, now| server.promote(now, session))
 }

@@ -88,7 +88,10 @@ pub enum Received<'a> {
     /// answers it.
     Stranger(Kind, &'a [u8]),
     /// A piece of a datagram was put aside.
-    Stored,
+    Stored {
+        /// Under which session; it may have to be promoted.
+        session: &'a Arc<Session>,
+    },
     /// Of no use; already counted.
     Dropped(DropReason),
 }
@@ -241,7 +244,7 @@ impl DataPlane {
                 let done = rejoin(session, now, flow, header.pn, body)?;
                 earn();
                 let Some(done) = done else {
-                    return Ok(Received::Stored);
+                    return Ok(Received::Stored { session });
                 };
                 let (number, payload) = (done.whole, Payload::Rejoined(done.bytes));
                 Ok(Received::Data { session, flow, path, number, mark, payload })

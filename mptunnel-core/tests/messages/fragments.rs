@@ -3,6 +3,7 @@
 
 use crate::pair::*;
 use mptunnel_core::proto::drop::DropReason;
+use mptunnel_core::proto::event::ServerEvent;
 
 fn piece(pair: &Pair, total: u16, count: u8, len: usize) -> Vec<u8> {
     let session = pair.client_session();
@@ -41,4 +42,28 @@ fn unfinished_datagrams_are_given_up_by_time_even_if_nothing_more_comes() {
     pair.run(10 * S);
 
     assert_eq!(pair.server_session().unfinished_bytes(), 0);
+}
+
+#[test]
+fn a_piece_of_a_datagram_is_the_first_packet_that_makes_a_session_the_peers() {
+    let mut pair = Pair::new(1);
+    pair.collect();
+    for init in std::mem::take(&mut pair.up) {
+        pair.deliver_up(init);
+    }
+    pair.collect();
+    for answer in std::mem::take(&mut pair.down) {
+        pair.deliver_down(answer);
+    }
+    // The probes of the client are lost, and the rest of its datagram.
+    let bytes = piece(&pair, 2_000, 2, 1_100);
+    assert_eq!(pair.server.peers().count(), 0);
+
+    pair.deliver_up(Wire { path: 0, bytes });
+    pair.collect();
+
+    assert_eq!(pair.server.peers().count(), 1);
+    assert_eq!(pair.server_told(|event| matches!(event, ServerEvent::PeerUp(_))), 1);
+    assert_eq!(pair.server_session().local_index(), pair.client_session().remote_index());
+    assert!(pair.server_session().unfinished_bytes() > 0, "the piece is kept");
 }

@@ -197,7 +197,12 @@ impl Pair {
                 server.handle_control(now, session, &route, inner, len);
             }
             Received::Stranger(kind, bytes) => server.handle_stranger(now, &route, kind, bytes),
-            Received::Stored | Received::Dropped(_) => {}
+            Received::Stored { session } => {
+                if !session.is_confirmed() {
+                    server.promote(now, session);
+                }
+            }
+            Received::Dropped(_) => {}
         }
     }
 
@@ -212,7 +217,7 @@ impl Pair {
                 client.handle_control(now, session, &route, inner);
             }
             Received::Stranger(kind, bytes) => client.handle_stranger(now, &route, kind, bytes),
-            Received::Stored | Received::Dropped(_) => {}
+            Received::Stored { .. } | Received::Dropped(_) => {}
         }
     }
 

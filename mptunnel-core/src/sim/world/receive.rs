@@ -117,9 +117,12 @@ impl World {
                 process.machine.handle_stranger(local, &route, kind, datagram);
                 Outcome::Refused
             }
-            Received::Stored => {
+            Received::Stored { session } => {
                 drive = true;
-                Outcome::Taken(PeerId(0))
+                if !session.is_confirmed() {
+                    process.machine.promote(local, session);
+                }
+                Outcome::Taken(PeerId(session.peer()))
             }
             Received::Dropped(_) => {
                 process.watch.on_server_received(route.remote, len, false);
@@ -200,7 +203,7 @@ impl World {
                 process.machine.handle_stranger(local, &route, kind, datagram);
                 self.drive_client(path.client);
             }
-            Received::Stored | Received::Dropped(_) => {}
+            Received::Stored { .. } | Received::Dropped(_) => {}
         }
         for number in handed {
             self.note_delivery(number);
