@@ -2,6 +2,7 @@
 //! What can be seen of an endpoint. Counters are monotonic and never cleared by reading.
 
 use crate::inbox::Inbox;
+use crate::io::errors::ErrorCounts;
 use crate::proto::arrivals::{Observed, Pair, Score};
 use crate::proto::crypto::BACKEND;
 use crate::proto::dataplane::DataPlane;
@@ -172,13 +173,18 @@ pub struct SessionInfo {
 
 impl Stats {
     /// What both ends of the protocol mptunnel/1 have.
-    pub(crate) fn of(plane: &DataPlane, inbox: &Inbox, traffic: Traffic) -> Stats {
+    pub(crate) fn of(
+        plane: &DataPlane,
+        inbox: &Inbox,
+        traffic: Traffic,
+        errors: &ErrorCounts,
+    ) -> Stats {
         Stats {
             traffic,
             drops: plane.drops.snapshot(),
             unattributed: plane.unattributed.load(Relaxed),
             reorder: plane.order.get(),
-            ..Stats::of_inbox(inbox)
+            ..Stats::of_either(inbox, errors)
         }
     }
 
@@ -188,7 +194,7 @@ impl Stats {
         connected: bool,
         traffic: Traffic,
         drops: &DropCounters,
-        socket_errors: u64,
+        errors: &ErrorCounts,
         kernel: (u64, usize),
     ) -> Stats {
         let (kernel_dropped, receive_buffer) = kernel;
@@ -196,16 +202,18 @@ impl Stats {
             connected,
             traffic,
             drops: drops.snapshot(),
-            socket_errors,
             kernel_dropped,
             receive_buffer,
             cipher: "none",
-            ..Stats::of_inbox(inbox)
+            ..Stats::of_either(inbox, errors)
         }
     }
 
-    fn of_inbox(inbox: &Inbox) -> Stats {
+    fn of_either(inbox: &Inbox, errors: &ErrorCounts) -> Stats {
+        let errors = errors.all();
         Stats {
+            socket_errors: errors.iter().map(|(_, count)| count).sum(),
+            errors,
             queue_dropped: inbox.dropped(),
             events_dropped: inbox.events_dropped(),
             backend: BACKEND,
@@ -435,7 +443,7 @@ pub struct Stats {
     pub events_dropped: u64,
     /// Errors that sockets reported.
     pub socket_errors: u64,
-    /// These by errno, those of paths that are gone included. None under the legacy protocol.
+    /// These by errno, those of paths that are gone included.
     pub errors: Vec<(i32, u64)>,
     /// Arrivals that the kernel dropped because a socket's receive buffer was full; a run of
     /// datagrams that arrived together counts once.

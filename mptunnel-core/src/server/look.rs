@@ -127,20 +127,17 @@ impl Server {
                     io.is_ready(),
                     traffic,
                     io.drops(),
-                    io.socket_errors(),
+                    io.errors(),
                     io.kernel(),
                 );
             }
         };
         let sockets = shared.listeners.iter().flatten();
-        let errors = shared.errors.all();
         Stats {
             connected: has_peers,
-            socket_errors: errors.iter().map(|(_, count)| count).sum(),
-            errors,
             kernel_dropped: sockets.clone().map(|s| u64::from(s.receive_drops())).sum(),
             receive_buffer: sockets.clone().next().map_or(0, |s| s.granted_buffers().recv),
-            ..Stats::of(&shared.plane, &self.inbox, traffic)
+            ..Stats::of(&shared.plane, &self.inbox, traffic, &shared.errors)
         }
     }
 

@@ -62,7 +62,7 @@ impl Tunnel {
                     io.is_connected(),
                     Traffic::of(io.counts()),
                     io.drops(),
-                    io.socket_errors(),
+                    io.errors(),
                     io.kernel(),
                 ),
             },
@@ -95,16 +95,13 @@ impl Tunnel {
         let mode = client.agreement().policy().mode.word();
         drop(client);
         let first = sockets.iter().flatten().next();
-        let errors = shared.errors.all();
         let stats = Stats {
             connected: view.is_some(),
-            socket_errors: errors.iter().map(|(_, count)| count).sum(),
-            errors,
             kernel_dropped: shared.kernel_dropped(),
             receive_buffer: first.map_or(0, |path| path.socket.granted_buffers().recv),
             mode,
             cipher: view.map_or("", |view| view.session.cipher().name()),
-            ..Stats::of(&shared.plane, &self.inbox, Traffic::of(counts))
+            ..Stats::of(&shared.plane, &self.inbox, Traffic::of(counts), &shared.errors)
         };
         Seen { paths, session, stats }
     }

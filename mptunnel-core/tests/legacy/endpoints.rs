@@ -135,6 +135,29 @@ fn paths_come_and_go_and_change_while_it_runs() {
 }
 
 #[test]
+fn errors_of_sockets_are_counted_by_number_of_each_path_and_of_those_that_are_gone() {
+    // Nobody listens on this port of the neighbouring address.
+    let held = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    let uri = format!("mpt://127.0.0.2:{port}?protocol=legacy&path=name=a");
+    let client = Endpoint::open(&uri, &Config::new()).unwrap();
+    // It speaks by itself, and is refused.
+    while !matches!(client.next_event(PATIENCE).unwrap(), Event::PathDown(..)) {}
+
+    let path = client.paths(PeerId(0)).unwrap().remove(0);
+    client.remove_path(path.id).unwrap();
+    let stats = client.stats();
+
+    let refused = |errors: &[(i32, u64)]| match errors {
+        [(libc::ECONNREFUSED, count)] => *count,
+        other => panic!("{other:?}"),
+    };
+    assert!(refused(&path.errors) >= 1 && refused(&stats.errors) >= refused(&path.errors));
+    assert_eq!(stats.socket_errors, refused(&stats.errors));
+    assert!(client.snapshot().to_json().contains("\"errors\":{\"ECONNREFUSED\":"));
+}
+
+#[test]
 fn protection_that_is_asked_for_in_vain_is_refused() {
     let tunnel = || Tunnel::builder().server("127.0.0.1:9").option("protocol", "legacy");
     let error = tunnel().key(&[1; 32]).connect().err().unwrap().to_string();

@@ -8,6 +8,7 @@ use crate::handler::{Handler, Source};
 use crate::hook::SocketHook;
 use crate::io::client::EventSink;
 use crate::io::clock;
+use crate::io::errors::ErrorCounts;
 use crate::io::outgoing::Outcome;
 use crate::io::paths::PathPlan;
 use crate::io::recv::{RecvBatch, Wait};
@@ -137,8 +138,8 @@ impl ClientIo {
         &self.shared.drops
     }
 
-    pub(crate) fn socket_errors(&self) -> u64 {
-        self.shared.outbound.socket_errors.load(Relaxed)
+    pub(crate) fn errors(&self) -> &ErrorCounts {
+        &self.shared.outbound.errors
     }
 
     /// What passed over all paths, those that are gone as well.
@@ -220,7 +221,7 @@ impl ClientIo {
     /// Removes a path; `false` if there is none.
     pub(crate) fn remove_path(&self, id: PathId) -> bool {
         let Some(entry) = self.shared.board.lock().remove(&id) else { return false };
-        self.shared.outbound.keep(&entry.usage);
+        self.shared.outbound.keep(id, &entry.usage);
         self.push(Job::Remove(id));
         true
     }
@@ -240,7 +241,7 @@ impl ClientIo {
         let now = clock::now();
         let board = self.shared.board.lock();
         let mut paths: Vec<PathInfo> =
-            board.iter().map(|(id, entry)| entry.info(*id, now)).collect();
+            board.iter().map(|(id, entry)| entry.info(*id, now, self.errors())).collect();
         paths.sort_by_key(|path| path.slot);
         paths
     }
@@ -279,7 +280,7 @@ impl Entry {
         self.backup = spec.role == PathRole::Backup;
     }
 
-    fn info(&self, id: PathId, now: Time) -> PathInfo {
+    fn info(&self, id: PathId, now: Time, errors: &ErrorCounts) -> PathInfo {
         let mut info = PathInfo {
             id,
             slot: self.slot,
@@ -299,6 +300,7 @@ impl Entry {
             since: now.since(self.since),
             backup: self.backup,
             remote: self.remote,
+            errors: errors.of(id),
             ..PathInfo::default()
         };
         info.count(self.usage.counts());

@@ -4,6 +4,7 @@
 use super::life::Life;
 use super::numbers::Numbers;
 use crate::io::clock;
+use crate::io::errors::ErrorCounts;
 use crate::io::outgoing::Outcome;
 use crate::io::room::Room;
 use crate::io::send::{CAPACITY, SendBatch};
@@ -69,7 +70,7 @@ pub(super) struct Outbound {
     /// The state of the seeds' generator.
     seed: AtomicU64,
     /// Errors that sockets reported.
-    pub(super) socket_errors: AtomicU64,
+    pub(super) errors: ErrorCounts,
     /// What passed over paths that are gone.
     gone: Mutex<PathCounts>,
     /// Which lanes, for the thread that minds them. Bounded: one entry for each path and error.
@@ -89,7 +90,7 @@ impl Outbound {
             max_payload: super::max_payload(settings),
             obfuscate: settings.obfuscate,
             seed: AtomicU64::new(u64::from_le_bytes(seed)),
-            socket_errors: AtomicU64::new(0),
+            errors: ErrorCounts::default(),
             gone: Mutex::default(),
             troubles: Mutex::default(),
         })
@@ -301,9 +302,10 @@ impl Outbound {
         }
     }
 
-    /// Keeps what passed over a path that is no more.
-    pub(super) fn keep(&self, usage: &Usage) {
+    /// Keeps what passed over a path that is no more, and what went wrong there.
+    pub(super) fn keep(&self, path: PathId, usage: &Usage) {
         *self.gone.lock() += usage.counts();
+        self.errors.forget(path);
     }
 
     /// What passed over the paths that are gone and these.
@@ -315,7 +317,7 @@ impl Outbound {
 
     /// Notes an error, for the thread that minds the sockets.
     pub(super) fn on_error(&self, life: &Life, path: PathId, error: &std::io::Error) {
-        self.socket_errors.fetch_add(1, Relaxed);
+        self.errors.count(path, error);
         let trouble = (path, error.raw_os_error().unwrap_or(0));
         let mut troubles = self.troubles.lock();
         if !troubles.contains(&trouble) {

@@ -6,6 +6,7 @@ use super::outbound::{Lane, Outbound};
 use crate::handler::{Handler, Source};
 use crate::io::client::EventSink;
 use crate::io::clock;
+use crate::io::errors::ErrorCounts;
 use crate::io::outgoing::Outcome;
 use crate::io::recv::{RecvBatch, Wait};
 use crate::io::room::Room;
@@ -110,8 +111,8 @@ impl ServerIo {
         &self.shared.drops
     }
 
-    pub(crate) fn socket_errors(&self) -> u64 {
-        self.shared.outbound.socket_errors.load(Relaxed)
+    pub(crate) fn errors(&self) -> &ErrorCounts {
+        &self.shared.outbound.errors
     }
 
     /// What passed over all sources, those that are gone as well.
@@ -294,9 +295,9 @@ impl Engine {
         batch: &mut RecvBatch,
         handler: &mut dyn Handler,
     ) {
-        let Ok(messages) = batch.recv(socket, Wait::DontWait) else {
-            self.shared.outbound.socket_errors.fetch_add(1, Relaxed);
-            return;
+        let messages = match batch.recv(socket, Wait::DontWait) {
+            Ok(messages) => messages,
+            Err(error) => return self.shared.outbound.errors.count(PathId(0), &error),
         };
         let now = clock::now();
         let flow = self.shared.flow.load(Relaxed);
@@ -338,7 +339,7 @@ impl Engine {
                     let lanes = self.shared.outbound.lanes();
                     let path = PathId::of_slot(slot);
                     if let Some(lane) = lanes.all.iter().find(|lane| lane.path == path) {
-                        self.shared.outbound.keep(&lane.usage);
+                        self.shared.outbound.keep(path, &lane.usage);
                     }
                     events.push(Event::PeerPathSilent(PEER, slot));
                 }
