@@ -15,7 +15,7 @@ use crate::io::paths::{PathJob, PathPlan};
 use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::hex;
-use crate::options::{HostPort, PathSpec, Place, Protocol, Settings};
+use crate::options::{HostPort, PathSpec, Place, Protocol, Settings, renamed_after};
 use crate::proto::client::Client;
 use crate::proto::dataplane::DataPlane;
 use crate::proto::throttle::Rate;
@@ -541,7 +541,14 @@ impl Tunnel {
         let mut specs = self.specs.lock();
         let mut spec = specs.get(&id).cloned().ok_or(Error::UnknownPath(id))?;
         let before = spec.name.clone();
+        let went_to = spec.to.clone().or_else(|| self.server.clone());
         spec.set_word(word, value).map_err(|error| Error::Config(error.to_string()))?;
+        if let ("to", Some(before), Some(old), Some(new)) = (word, &before, &went_to, &spec.to) {
+            let is_free = |name: &str| {
+                specs.iter().all(|(other, its)| *other == id || its.name.as_deref() != Some(name))
+            };
+            spec.name = renamed_after(before, old, new, is_free).or(spec.name);
+        }
         let name = spec.name.clone().unwrap_or_default();
         // Paths may have had the same name from the start, which nobody chose if it is the default.
         let renamed = spec.name != before;

@@ -334,6 +334,8 @@ fn a_path_changes_while_the_tunnel_runs() {
     client.set_path(second, "to", &format!("127.0.0.1:{other_port}")).unwrap();
     wait_for(|| path(first).remote.is_some_and(|remote| remote.port() == other_port));
     other.wait_ready(Some(SOON)).unwrap();
+    assert_eq!(path(first).name, "renamed");
+    assert_eq!(path(second).name, format!("127.0.0.1:{other_port}"), "nobody gave it a name");
 
     client.set_path(first, "weight", "3").unwrap();
     assert!(path(first).words.contains("weight=3"), "{}", path(first).words);

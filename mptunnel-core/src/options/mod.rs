@@ -32,6 +32,7 @@ pub use credentials::{Credentials, CredentialsError};
 pub use error::OptionError;
 pub use file::{ConfigErrors, ConfigFile, LineError, LineErrorKind, OptionLine, PathLine};
 pub use host::{AddressError, HostPort, parse_listen};
+pub(crate) use path::renamed_after;
 pub use path::{MAX_PATHS, PATH_WORDS, PathError, PathRate, PathRole, PathSpec, PathWord};
 pub use reference::reference_markdown;
 pub use settings::{CipherChoice, Failback, Mode, Protocol, Settings};

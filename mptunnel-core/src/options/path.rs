@@ -410,6 +410,25 @@ pub(super) fn name_paths<'a>(
     }
 }
 
+/// The name of a path that goes to `new` now, if it was named after `old`, where it went before.
+pub(crate) fn renamed_after(
+    name: &str,
+    old: &HostPort,
+    new: &HostPort,
+    is_free: impl Fn(&str) -> bool,
+) -> Option<String> {
+    // Behind it may be the interface, or a number that told it from another path.
+    let rest = name.strip_prefix(&old.to_string())?;
+    let interface = match rest.bytes().next() {
+        None | Some(b'#') => "",
+        Some(b'%') => rest,
+        Some(_) => return None,
+    };
+    let plain = format!("{new}{interface}");
+    let numbered = (2u32..).map(|count| format!("{plain}#{count}"));
+    std::iter::once(plain.clone()).chain(numbered).find(|name| is_free(name))
+}
+
 /// The words of a line or a spec.
 pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty())

@@ -219,3 +219,19 @@ proptest! {
         prop_assert_eq!(spec.to_string().parse(), Ok(spec));
     }
 }
+
+#[test]
+fn a_path_that_was_named_after_where_it_went_is_named_after_where_it_goes() {
+    let [old, new]: [HostPort; 2] =
+        ["a.example:1", "[2001:db8::1]:2"].map(|to| to.parse().unwrap());
+    let renamed = |name, taken: &[&str]| renamed_after(name, &old, &new, |n| !taken.contains(&n));
+    for (name, taken, expected) in [
+        ("a.example:1", &[][..], Some("[2001:db8::1]:2")),
+        ("a.example:1#3", &["[2001:db8::1]:2"], Some("[2001:db8::1]:2#2")),
+        ("a.example:1%wwan0", &[], Some("[2001:db8::1]:2%wwan0")),
+        ("a.example:10", &[], None),
+        ("lte", &[], None),
+    ] {
+        assert_eq!(renamed(name, taken).as_deref(), expected, "{name}");
+    }
+}
