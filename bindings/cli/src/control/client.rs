@@ -50,7 +50,10 @@ pub enum ControlError {
         /// What the system said.
         source: io::Error,
     },
-    /// The connection ended in the middle.
+    /// The program closed the connection: it ended.
+    #[error("{0} has ended")]
+    Ended(String),
+    /// The connection, the terminal or the output failed.
     #[error("the program does not answer any more")]
     Lost(#[source] io::Error),
     /// It answered with something else than was asked for.
@@ -190,7 +193,7 @@ impl Connection {
     /// The program refused, or is gone.
     pub fn ask(&mut self, request: &Value) -> Result<Value, ControlError> {
         let line = format!("{request}\n");
-        self.stream.get_mut().write_all(line.as_bytes()).map_err(ControlError::Lost)?;
+        self.stream.get_mut().write_all(line.as_bytes()).map_err(|error| self.lost(error))?;
         let mut answer = self.line()?;
         if let Some(text) = answer.get("error").and_then(Value::as_str) {
             let is_usage = answer["kind"] == "usage";
@@ -221,12 +224,25 @@ impl Connection {
         }
     }
 
+    /// What an error of the connection means.
+    fn lost(&self, error: io::Error) -> ControlError {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match error.kind() {
+            BrokenPipe | ConnectionReset | UnexpectedEof => {
+                let program = self.about["program"].as_str().unwrap_or("the program");
+                let pid = self.about["pid"].as_u64().map_or(String::new(), |pid| format!(" {pid}"));
+                ControlError::Ended(format!("{program}{pid}"))
+            }
+            _ => ControlError::Lost(error),
+        }
+    }
+
     fn line(&mut self) -> Result<Value, ControlError> {
         let mut line = Vec::new();
         let mut bounded = (&mut self.stream).take(LONGEST_ANSWER);
-        bounded.read_until(b'\n', &mut line).map_err(ControlError::Lost)?;
+        bounded.read_until(b'\n', &mut line).map_err(|error| self.lost(error))?;
         if line.is_empty() {
-            return Err(ControlError::Lost(io::ErrorKind::UnexpectedEof.into()));
+            return Err(self.lost(io::ErrorKind::UnexpectedEof.into()));
         }
         serde_json::from_slice(&line).map_err(|error| ControlError::Strange(error.to_string()))
     }

@@ -21,8 +21,21 @@ use crate::terminal::{self, Canvas, Paint, Style, clipped, harmless};
 /// Rows that are always there, beside the paths: heading, titles, gaps, the keys.
 const EVENTS_FROM: usize = 3;
 
-/// Shows the program until q or a signal.
+/// Shows the program until q or a signal. If it ends before, its last state stays in sight.
 pub(super) fn show(program: &mut Connection, interval: Duration) -> Result<(), ControlError> {
+    let mut last = None;
+    let shown = draw(program, interval, &mut last);
+    match (&shown, last) {
+        (Err(ControlError::Ended(_)), Some(status)) => super::print_once(&status).and(shown),
+        _ => shown,
+    }
+}
+
+fn draw(
+    program: &mut Connection,
+    interval: Duration,
+    last: &mut Option<Status>,
+) -> Result<(), ControlError> {
     let over = Arc::new(AtomicBool::new(false));
     let resized = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -33,12 +46,12 @@ pub(super) fn show(program: &mut Connection, interval: Duration) -> Result<(), C
     let mut canvas = Canvas::open_full().map_err(ControlError::Lost)?;
     let mut screen = Screen { style: Style::of_terminal(), offset: 0 };
     while !over.load(Relaxed) {
-        let status = super::ask(program)?;
+        let status = &*last.insert(super::ask(program)?);
         let events = program.ask(&json!({ "ask": "recent" }))?;
         let due = now() + interval;
         loop {
             let (columns, rows) = terminal::size().unwrap_or((table::WIDTH, 24));
-            let lines = screen.lines(&status, &events, columns, rows);
+            let lines = screen.lines(status, &events, columns, rows);
             canvas.redraw(&lines).map_err(ControlError::Lost)?;
             match wait(due) {
                 Some(b'q' | b'Q' | 0x03 | 0x04) => return Ok(()),

@@ -117,16 +117,19 @@ fn ask(program: &mut Connection) -> Result<Status, ControlError> {
 }
 
 fn once(program: &mut Connection) -> Result<(), ControlError> {
-    let status = ask(program)?;
+    print_once(&ask(program)?)
+}
+
+fn print_once(status: &Status) -> Result<(), ControlError> {
     let width = terminal::size().map_or(table::WIDTH, |(columns, _)| columns.max(table::WIDTH));
     let is_terminal = io::stdout().is_terminal();
     let style = if is_terminal { Style::of_terminal() } else { Style::default() };
     let lines = [
-        table::heading(style, &status, width),
+        table::heading(style, status, width),
         vec![String::new()],
-        table::table(style, &status, width),
+        table::table(style, status, width),
         vec![String::new()],
-        table::remarks(style, &status, width),
+        table::remarks(style, status, width),
     ];
     print(&lines.concat().join("\n"))
 }
@@ -153,8 +156,8 @@ static WATCHED: &[WatchColumn] = &[
     ("state", 10, |path| path.state.clone()),
     ("RTT", 9, |path| millis_or(path.rtt)),
     ("jitter", 9, |path| millis_or(path.jitter.filter(|_| path.rtt.is_some()))),
-    ("lost>", 7, |path| percent_or(path.loss_out)),
-    ("<lost", 7, |path| percent_or(path.loss_in)),
+    ("lost>", 7, |path| percent_or(path.while_up(path.loss_out))),
+    ("<lost", 7, |path| percent_or(path.while_up(path.loss_in))),
     ("Mbit>", 7, |path| mbit_or(path.bits_out)),
     ("<Mbit", 7, |path| mbit_or(path.bits_in)),
     ("first", 7, |path| percent_or(path.first())),
