@@ -881,6 +881,11 @@ typedef struct mpt_stats_t {
      * session, "none" under the legacy protocol. (By which code: "backend" of mpt_build_info().)
      */
     char cipher[32];
+    /**
+     * Of a client: microseconds for which the server has not answered on any path, from 5 s on; -1
+     * while it does, and under the legacy protocol. A session outlives about three minutes of this.
+     */
+    int64_t silent_us;
 } mpt_stats_t;
 
 /**

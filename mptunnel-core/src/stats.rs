@@ -426,6 +426,9 @@ pub struct PeerInfo {
 pub struct Stats {
     /// Whether there is a session (client), or any peer (server).
     pub connected: bool,
+    /// For how long the server has not answered on any path, from 5 s on; `None` while it does, at
+    /// a server, and under the legacy protocol. A session outlives about three minutes of this.
+    pub silent: Option<Duration>,
     /// Of all paths, and of all peers.
     pub traffic: Traffic,
     /// The option `mode` that counts in both directions: it may have been set at the server. Empty

@@ -3,6 +3,7 @@
 
 use crate::boundary::{Fail, boundary};
 use crate::endpoint::{mpt_peer_id, mpt_t};
+use crate::path::micros;
 use crate::pointer::{Sized32, array, out, print, size_of_struct, write_struct};
 use crate::registry;
 use mptunnel_core::{Endpoint, PeerId, SessionInfo, Traffic};
@@ -78,6 +79,9 @@ pub struct mpt_stats_t {
     /// What packets are sealed with: "chacha20-poly1305" or "aes-256-gcm"; "" while there is no
     /// session, "none" under the legacy protocol. (By which code: "backend" of mpt_build_info().)
     pub cipher: [c_char; 32],
+    /// Of a client: microseconds for which the server has not answered on any path, from 5 s on; -1
+    /// while it does, and under the legacy protocol. A session outlives about three minutes of this.
+    pub silent_us: i64,
 }
 
 // SAFETY: `repr(C)`, `struct_size` first, numbers and arrays of them only.
@@ -116,6 +120,7 @@ unsafe impl Sized32 for mpt_stats_t {
             window: 0,
             mode: [0; 24],
             cipher: [0; 32],
+            silent_us: -1,
         }
     }
 }
@@ -162,6 +167,7 @@ impl mpt_stats_t {
         all.dropped = reasons.map(|(_, count)| count).sum();
         all.connected = u32::from(stats.connected);
         (all.mode, all.cipher) = (array(stats.mode), array(stats.cipher));
+        all.silent_us = stats.silent.map_or(-1, micros);
         all.unattributed = stats.unattributed;
         all.queue_dropped = stats.queue_dropped;
         all.events_dropped = stats.events_dropped;

@@ -227,6 +227,34 @@ fn a_server_takes_live_options_at_sighup_and_from_the_control_socket() {
 }
 
 #[test]
+fn a_server_that_went_away_and_a_program_that_ended_are_told_as_such() {
+    let world = World::new();
+    let echo = Service::echo();
+    let mut server = world.server(echo.address, &[]);
+    let mut client = world.connected_client(&server);
+    socket_of(&world, &client, "mpclient");
+    let name = status(&world)["paths"][0]["name"].as_str().unwrap().to_owned();
+    let only = ["--control", "mpclient"];
+    let watch = ["status", "--interval", "100ms", "--watch", &name, only[0], only[1]];
+    let mut watch = Program::start(world.command(MPTUNNEL, &watch));
+    watch.expect("<lost");
+
+    server.stop(Signal::SIGTERM);
+    client.expect("the server is going away");
+    let path = &status(&world)["paths"][0];
+    assert_ne!(path["state"], "up", "{path}");
+    assert!(path["reason"].as_str().unwrap().contains("went away"), "{path}");
+    client.expect("no answer from the server for");
+    let (path, seconds) = (&status(&world)["paths"][0], "no handshake was answered for ");
+    assert_eq!(path["state"], "down");
+    assert!(path["reason"].as_str().unwrap().contains(seconds), "{path}");
+
+    client.stop(Signal::SIGTERM);
+    watch.expect(&format!("mpclient {} has ended", client.pid()));
+    assert_eq!(watch.wait().code(), Some(1));
+}
+
+#[test]
 fn the_place_of_the_socket_can_be_chosen_and_there_can_be_none() {
     let world = World::new();
     let precious = world.write("precious", "text");

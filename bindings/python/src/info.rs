@@ -208,6 +208,7 @@ pub(crate) fn stats<'py>(
         .collect::<PyResult<Vec<_>>>()?;
     let fields = fields!(py, {
         connected: stats.connected,
+        silent: seconds(stats.silent),
         traffic: traffic(py, &stats.traffic)?,
         session: tunnel.map(|tunnel| session(py, tunnel)).transpose()?,
         reorder: object(py, "Reorder", reorder)?,

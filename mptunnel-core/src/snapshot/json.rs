@@ -45,6 +45,7 @@ fn micros(time: Option<Duration>) -> Value {
 fn stats_json(stats: &Stats) -> Value {
     let Stats {
         connected,
+        silent,
         traffic,
         mode,
         drops,
@@ -61,6 +62,7 @@ fn stats_json(stats: &Stats) -> Value {
     } = stats;
     json!({
         "connected": connected,
+        "silent_us": micros(*silent),
         "traffic": traffic_json(traffic),
         "mode": Some(mode).filter(|word| !word.is_empty()),
         "cipher": Some(cipher).filter(|name| !name.is_empty()),

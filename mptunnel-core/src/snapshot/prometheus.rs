@@ -127,6 +127,11 @@ const fn gauge<T>(
 
 static ENDPOINT_METRICS: &[Metric<Stats>] = &[
     gauge("connected", "Whether there is a session, or any client.", |s| truth(s.connected)),
+    gauge(
+        "silent_seconds",
+        "For how long the server has not answered on any path; absent while it does.",
+        |s| seconds(s.silent),
+    ),
     counter("unattributed_packets_total", "Packets from an address that is no path's.", |s| {
         s.unattributed
     }),

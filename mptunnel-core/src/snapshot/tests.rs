@@ -64,6 +64,7 @@ fn path(id: u32, name: &str) -> PathInfo {
 fn snapshot(role: Role) -> Snapshot {
     let stats = Stats {
         connected: true,
+        silent: None,
         traffic: Traffic { sent_bytes: 9, ..Traffic::default() },
         mode: if role == Role::Client { "weighted" } else { "" },
         drops: vec![("duplicate", 5), ("too_old", 0)],
@@ -307,6 +308,7 @@ fn full_snapshot(role: Role) -> Snapshot {
         key_ids: vec!["ab".into()],
         stats: Stats {
             connected: true,
+            silent: Some(Duration::from_micros(next())),
             traffic: traffic(),
             mode: "weighted",
             drops: vec![("duplicate", next()), ("too_old", next())],

@@ -13,7 +13,6 @@ use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PathState, SessionInfo, Stats, Traffic, Worth};
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
 
 impl Tunnel {
     /// Everything that can be seen of the tunnel.
@@ -93,10 +92,12 @@ impl Tunnel {
             SessionInfo::new(counts, client.session_counts(), &paths, client.observed());
         (session.rekeys, session.peer_restarts) = client.renewals();
         let mode = client.agreement().policy().mode.word();
+        let silent = client.silent_for(now);
         drop(client);
         let first = sockets.iter().flatten().next();
         let stats = Stats {
             connected: view.is_some(),
+            silent,
             kernel_dropped: shared.kernel_dropped(),
             receive_buffer: first.map_or(0, |path| path.socket.granted_buffers().recv),
             mode,
@@ -127,7 +128,7 @@ fn info_of(
         SocketState::Open { route, max_packet } => (Some(route.remote), max_packet),
         SocketState::Closed => (None, 0),
     };
-    let (state, reason) = state_of(shared, now, path);
+    let (state, reason) = state_of(shared, now, client, path);
     let socket = sockets.iter().flatten().find(|socket| socket.path == path.id);
     let before = socket.and_then(|socket| socket.before);
     let score = |of: fn(&Observed, u8) -> _| {
@@ -159,13 +160,23 @@ fn info_of(
 }
 
 /// The state of a path, and why it is so.
-fn state_of(shared: &ClientShared, now: Time, path: &ClientPath) -> (PathState, Cow<'static, str>) {
+fn state_of(
+    shared: &ClientShared,
+    now: Time,
+    client: &Client,
+    path: &ClientPath,
+) -> (PathState, Cow<'static, str>) {
     let trouble = || shared.jobs.trouble(path.id);
     let because = |trouble: Option<String>| trouble.map_or(String::new(), |t| format!(": {t}"));
+    let has_session = client.status().connected;
     match (path.state, path.up) {
         (SocketState::Closed, _) => {
             let why = trouble().unwrap_or_else(|| "its socket is being opened".to_owned());
             (PathState::NoSocket, why.into())
+        }
+        (_, true) if !has_session => {
+            let why = "the server went away, or the session is too old; a new one is asked for";
+            (PathState::Starting, why.into())
         }
         (_, true) => (PathState::Up, "its probes are answered".into()),
         (_, false) if !path.has_answered() => {
@@ -173,9 +184,11 @@ fn state_of(shared: &ClientShared, now: Time, path: &ClientPath) -> (PathState, 
             (PathState::Starting, why.into())
         }
         (_, false) => {
-            let silent = path.probe.missed_since().map_or(Duration::ZERO, |at| now.since(at));
-            let seconds = silent.as_secs();
-            let why = format!("no probe was answered for {seconds} s{}", because(trouble()));
+            // Without a session there are no probes.
+            let missed = path.probe.missed_since().filter(|_| has_session);
+            let seconds = now.since(missed.unwrap_or(path.since)).as_secs();
+            let what = if has_session { "no probe was" } else { "no handshake was" };
+            let why = format!("{what} answered for {seconds} s{}", because(trouble()));
             (PathState::Down, why.into())
         }
     }

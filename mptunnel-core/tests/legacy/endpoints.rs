@@ -135,6 +135,7 @@ fn paths_come_and_go_and_change_while_it_runs() {
 }
 
 #[test]
+#[allow(clippy::disallowed_types, reason = "it holds a port")]
 fn errors_of_sockets_are_counted_by_number_of_each_path_and_of_those_that_are_gone() {
     // Nobody listens on this port of the neighbouring address.
     let held = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -171,6 +171,8 @@ fn assert_refused(client_end: End, server_end: End) {
             assert_eq!(refusals, [], "{what}");
             let silent = |e: &ClientEvent| matches!(e, ClientEvent::ServerSilent(_));
             assert_eq!(count_client_events(&world, client, silent), 1, "{what}");
+            let end = world.client(client).client().expect("it runs");
+            assert!(end.silent_for(world.now()) > Some(5 * S), "{what}");
         }
     }
     // A key that the server does not have at all is shown to its operator, once a second at most.

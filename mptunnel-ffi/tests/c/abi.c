@@ -90,7 +90,7 @@ FROZEN(path_info_lately, offsetof(mpt_path_info, known_out_1s) == 1184 &&
        offsetof(mpt_path_info, last_10s_us) == 1256 &&
        offsetof(mpt_path_info, received_bytes_10s) == 1288 &&
        offsetof(mpt_path_info, rate_bytes_per_s) == 1296);
-FROZEN(stats, sizeof(mpt_stats_t) == 272);
+FROZEN(stats, sizeof(mpt_stats_t) == 280);
 FROZEN(stats_members, offsetof(mpt_stats_t, connected) == 4 && offsetof(mpt_stats_t, peers) == 8 &&
        offsetof(mpt_stats_t, sent) == 16 && offsetof(mpt_stats_t, duplicates) == 64 &&
        offsetof(mpt_stats_t, dropped) == 72 && offsetof(mpt_stats_t, receive_buffer) == 120 &&
@@ -102,7 +102,7 @@ FROZEN(stats_session, offsetof(mpt_stats_t, reorder_held) == 136 &&
        offsetof(mpt_stats_t, rekeys) == 184 && offsetof(mpt_stats_t, residual_loss_out) == 192 &&
        offsetof(mpt_stats_t, samples_out) == 200);
 FROZEN(stats_words, offsetof(mpt_stats_t, window) == 208 && offsetof(mpt_stats_t, mode) == 216 &&
-       offsetof(mpt_stats_t, cipher) == 240);
+       offsetof(mpt_stats_t, cipher) == 240 && offsetof(mpt_stats_t, silent_us) == 272);
 FROZEN(count, sizeof(mpt_count) == 64 && offsetof(mpt_count, code) == 4 &&
        offsetof(mpt_count, count) == 8 && offsetof(mpt_count, name) == 16);
 FROZEN(pair_info, sizeof(mpt_pair_info) == 56 && offsetof(mpt_pair_info, one) == 4 &&

@@ -183,7 +183,7 @@ fn what_would_change_it(status: &Status, path: &Path) -> Vec<String> {
                     .to_owned());
             }
             say(remedy(path));
-            if !status.connected {
+            if !status.connected || status.silent.is_some() {
                 say("no other path answers either: is the server running, and do the key ids in \
                      both logs agree?"
                     .to_owned());

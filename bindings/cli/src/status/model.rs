@@ -17,6 +17,8 @@ pub(crate) struct Status {
     pub(crate) uptime: Duration,
     pub(crate) is_server: bool,
     pub(crate) connected: bool,
+    /// For how long the server has not answered, from 5 s on.
+    pub(crate) silent: Option<Duration>,
     pub(crate) cipher: Option<String>,
     pub(crate) mode: String,
     pub(crate) listen: Vec<String>,
@@ -109,6 +111,7 @@ impl Status {
             uptime: json["uptime_s"].as_f64().map(Duration::from_secs_f64).unwrap_or_default(),
             is_server,
             connected: json["connected"] == true,
+            silent: json["silent_us"].as_u64().map(Duration::from_micros),
             cipher: json["cipher"].as_str().map(harmless),
             mode: json["mode"].as_str().map_or_else(|| modes_of(peers), harmless),
             listen: listen.map(harmless).collect(),
@@ -138,6 +141,11 @@ impl Status {
 }
 
 impl Path {
+    /// What was measured lately, unless nothing passes: then it is what was before.
+    pub(crate) fn while_up(&self, measured: Option<f64>) -> Option<f64> {
+        measured.filter(|_| self.state == "up")
+    }
+
     fn of(json: &Value, peer: Option<u64>, session: &Value) -> Path {
         let time = |key: &str| json[key].as_u64().map(Duration::from_micros);
         let rate = |key: &str| {

@@ -39,14 +39,14 @@ static ALWAYS: &[Column] = &[
     Column {
         title: "lost>",
         width: 6,
-        cell: |path| percent_or(path.loss_out),
-        paint: |path| path.loss_out.map(paint_of_loss),
+        cell: |path| percent_or(path.while_up(path.loss_out)),
+        paint: |path| path.while_up(path.loss_out).map(paint_of_loss),
     },
     Column {
         title: "<lost",
         width: 6,
-        cell: |path| percent_or(path.loss_in),
-        paint: |path| path.loss_in.map(paint_of_loss),
+        cell: |path| percent_or(path.while_up(path.loss_in)),
+        paint: |path| path.while_up(path.loss_in).map(paint_of_loss),
     },
     column("Mbit>", 6, |path| mbit_or(path.bits_out)),
     column("<Mbit", 6, |path| mbit_or(path.bits_in)),
@@ -75,11 +75,14 @@ pub(crate) fn heading(style: Style, status: &Status, width: usize) -> Vec<String
     let title = format!("{program} {pid}");
     let state = match (status.connected, status.is_server) {
         (true, true) => format!("{} client{}", status.peers, plural(status.peers)),
-        (true, false) => "connected".to_owned(),
         (false, true) => "no client yet".to_owned(),
+        (true, false) => match status.silent {
+            None => "connected".to_owned(),
+            Some(silent) => format!("NO ANSWER FROM THE SERVER for {}", age(silent)),
+        },
         (false, false) => "NOT CONNECTED".to_owned(),
     };
-    let paint = if status.connected { Paint::Green } else { Paint::Red };
+    let paint = if status.connected && status.silent.is_none() { Paint::Green } else { Paint::Red };
     let facts = [
         status.cipher.clone().unwrap_or_default(),
         status.mode.clone(),
@@ -306,11 +309,20 @@ mod tests {
                 "path                  state   for     RTT  jitter lost> <lost Mbit> <Mbit first",
                 "bridge1...le:4000        up  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
                 "lte                  backup  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
-                "c                 no socket  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
+                "c                 no socket  2h13 41.5 ms 0.80 ms     -     -  1.00   100 50.0%",
                 "c has no socket: no interface wwan0",
                 "77 copies removed; dropped: too_old 1",
             ]
         );
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_no_connection_whatever_keys_there_are() {
+        let status = Status { silent: Some(Duration::from_secs(29)), ..client() };
+
+        let first = &heading(PLAIN, &status, WIDTH)[0];
+
+        assert!(first.starts_with("mpclient 4711: NO ANSWER FROM THE SERVER for 29s, "), "{first}");
     }
 
     #[test]

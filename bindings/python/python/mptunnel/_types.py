@@ -448,6 +448,10 @@ class Stats:
 
     connected
         Whether there is a session (tunnel), or any client (server).
+    silent
+        Seconds for which the server has not answered on any path, from 5 s on; `None` while it
+        does, at a server, and under the legacy protocol. A session outlives about three minutes of
+        this.
     traffic
         Of all paths, and of all clients, those that are gone included.
     session
@@ -481,6 +485,7 @@ class Stats:
     """
 
     connected: bool
+    silent: float | None
     traffic: Traffic
     session: Session | None
     reorder: Reorder

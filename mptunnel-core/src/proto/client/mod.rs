@@ -292,6 +292,13 @@ impl Client {
         (self.rekeys, self.restarts)
     }
 
+    /// For how long the server has not answered, from the moment on at which that was told.
+    pub fn silent_for(&self, now: Time) -> Option<Duration> {
+        let since = self.outage_since.filter(|_| self.told_silent)?;
+        let heard = self.current.as_ref().map(|session| session.heard());
+        Some(now.since(heard.unwrap_or(since)))
+    }
+
     /// What is known now.
     pub fn status(&self) -> ClientStatus {
         ClientStatus {
