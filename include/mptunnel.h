@@ -1301,7 +1301,7 @@ int mpt_drop_list(mpt_t *t, struct mpt_count *array, size_t cap, size_t *n);
 /**
  * Errors that sockets reported, by errno: those of a client's path, or with 0 for `path` all that
  * the endpoint ever met, on paths that are gone as well. In the manner of mpt_path_list(). What
- * never happened is not in the list. None under the legacy protocol.
+ * never happened is not in the list.
  *
  * MPT_EPATH. MPT_ENOTSUP for a path at a server, whose sockets are no path's own.
  */

@@ -3,7 +3,7 @@
 
 use crate::boundary::{Fail, boundary};
 use crate::endpoint::{mpt_path_id, mpt_peer_id, mpt_t};
-use crate::pointer::{List, Sized32, array, out};
+use crate::pointer::{Element, List, Sized32, array};
 use crate::registry;
 use crate::status::Status;
 use mptunnel_core::{Endpoint, Error, PairInfo, PathId, PeerId, errno_name};
@@ -117,20 +117,14 @@ pub unsafe extern "C" fn mpt_drop_list(
     cap: usize,
     n: *mut usize,
 ) -> c_int {
-    boundary(|| {
-        let open = registry::endpoint(t.addr())?;
-        // SAFETY: an array as the header describes it.
-        let list = unsafe { List::new(array, cap, n) }?;
-        let drops = open.call(|endpoint| Ok(endpoint.stats().drops))?;
-        // SAFETY: the same array.
-        unsafe { list.fill(drops.iter().map(mpt_count::of_drop)) };
-        Ok(0)
-    })
+    let drops = |endpoint: &Endpoint| Ok(endpoint.stats().drops);
+    // SAFETY: an array as the header describes it.
+    unsafe { list(t, (array, cap, n), drops, mpt_count::of_drop) }
 }
 
 /// Errors that sockets reported, by errno: those of a client's path, or with 0 for `path` all that
 /// the endpoint ever met, on paths that are gone as well. In the manner of mpt_path_list(). What
-/// never happened is not in the list. None under the legacy protocol.
+/// never happened is not in the list.
 ///
 /// MPT_EPATH. MPT_ENOTSUP for a path at a server, whose sockets are no path's own.
 #[unsafe(no_mangle)]
@@ -141,15 +135,9 @@ pub unsafe extern "C" fn mpt_error_list(
     cap: usize,
     n: *mut usize,
 ) -> c_int {
-    boundary(|| {
-        let open = registry::endpoint(t.addr())?;
-        // SAFETY: an array as the header describes it.
-        let list = unsafe { List::new(array, cap, n) }?;
-        let errors = open.call(|endpoint| errors_of(endpoint, PathId(path)))?;
-        // SAFETY: the same array.
-        unsafe { list.fill(errors.iter().map(mpt_count::of_error)) };
-        Ok(0)
-    })
+    let errors = |endpoint: &Endpoint| errors_of(endpoint, PathId(path));
+    // SAFETY: an array as the header describes it.
+    unsafe { list(t, (array, cap, n), errors, mpt_count::of_error) }
 }
 
 fn errors_of(endpoint: &Endpoint, path: PathId) -> Result<Vec<(i32, u64)>, Fail> {
@@ -179,15 +167,9 @@ pub unsafe extern "C" fn mpt_pair_list(
     cap: usize,
     n: *mut usize,
 ) -> c_int {
-    boundary(|| {
-        let open = registry::endpoint(t.addr())?;
-        // SAFETY: an array as the header describes it.
-        let list = unsafe { List::new(array, cap, n) }?;
-        let session = open.call(|endpoint| Ok(endpoint.session(PeerId(peer))?))?;
-        // SAFETY: the same array.
-        unsafe { list.fill(session.pairs.iter().map(mpt_pair_info::of)) };
-        Ok(0)
-    })
+    let pairs = |endpoint: &Endpoint| Ok(endpoint.session(PeerId(peer))?.pairs);
+    // SAFETY: an array as the header describes it.
+    unsafe { list(t, (array, cap, n), pairs, mpt_pair_info::of) }
 }
 
 /// The clients of a server that are connected, in the order in which they came; none at a client.
@@ -200,22 +182,33 @@ pub unsafe extern "C" fn mpt_peer_list(
     cap: usize,
     n: *mut usize,
 ) -> c_int {
+    let ids = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Client(_) => Ok(Vec::new()),
+        Endpoint::Server(server) => Ok(server.peer_ids()?),
+    };
+    // SAFETY: an array as the header describes it.
+    unsafe { list(t, (array, cap, n), ids, |id| id.0) }
+}
+
+/// Answers a call for a list: `look` sees what there is, `show` makes an element of each. `to` is
+/// an array, how many elements it has room for, and where to tell how many there are.
+///
+/// # Safety
+/// An array as [`List`] wants it, which nobody else uses.
+pub(crate) unsafe fn list<T: Element, I>(
+    t: *mut mpt_t,
+    to: (*mut T, usize, *mut usize),
+    look: impl FnOnce(&Endpoint) -> Result<Vec<I>, Fail>,
+    show: impl Fn(&I) -> T,
+) -> c_int {
     boundary(|| {
         let open = registry::endpoint(t.addr())?;
-        let n = out(n, "n is NULL")?;
-        if cap > 0 && array.is_null() {
-            return Err(Fail::invalid("the array is NULL"));
-        }
-        let ids = open.call(|endpoint| match endpoint {
-            Endpoint::Client(_) => Ok(Vec::new()),
-            Endpoint::Server(server) => Ok(server.peer_ids()?),
-        })?;
-        for (index, id) in ids.iter().enumerate().take(cap) {
-            // SAFETY: one of the `cap` elements that the caller has there.
-            unsafe { array.wrapping_add(index).write_unaligned(id.0) };
-        }
-        // SAFETY: not NULL, and the caller has room for a size there.
-        unsafe { n.write_unaligned(ids.len()) };
+        let (array, cap, n) = to;
+        // SAFETY: the caller promises it.
+        let list = unsafe { List::new(array, cap, n) }?;
+        let all = open.call(look)?;
+        // SAFETY: the same array.
+        unsafe { list.fill(all.iter().map(show)) };
         Ok(0)
     })
 }

@@ -3,9 +3,10 @@
 
 use crate::boundary::boundary;
 use crate::endpoint::{mpt_path_id, mpt_peer_id, mpt_t};
-use crate::pointer::{List, Sized32, array, text};
+use crate::list::list;
+use crate::pointer::{Sized32, array, text};
 use crate::registry;
-use mptunnel_core::{Lost, PathId, PathInfo, PathState, PeerId, Span};
+use mptunnel_core::{Endpoint, Lost, PathId, PathInfo, PathState, PeerId, Span};
 use std::ffi::{CStr, c_char, c_int};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -449,16 +450,10 @@ pub unsafe extern "C" fn mpt_path_list(
     cap: usize,
     n: *mut usize,
 ) -> c_int {
-    boundary(|| {
-        let open = registry::endpoint(t.addr())?;
-        // SAFETY: an array as the header describes it.
-        let list = unsafe { List::new(array, cap, n) }?;
-        let paths = open.call(|endpoint| Ok(endpoint.paths(PeerId(peer))?))?;
-        let infos = paths.iter().map(|path| mpt_path_info::of(PeerId(peer).client(), path));
-        // SAFETY: the same array.
-        unsafe { list.fill(infos) };
-        Ok(0)
-    })
+    let paths = |endpoint: &Endpoint| Ok(endpoint.paths(PeerId(peer))?);
+    let info = |path: &PathInfo| mpt_path_info::of(PeerId(peer).client(), path);
+    // SAFETY: an array as the header describes it.
+    unsafe { list(t, (array, cap, n), paths, info) }
 }
 
 /// One word for an mpt_path_state: "starting", "up", "down", "no_socket", as mpt_metrics() has it;

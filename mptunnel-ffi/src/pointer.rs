@@ -110,6 +110,52 @@ fn floor_char_boundary(text: &str, most: usize) -> usize {
     fits
 }
 
+/// An element of a list.
+///
+/// # Safety
+/// Every pattern of bits is a value.
+pub(crate) unsafe trait Element: Copy {
+    /// Bytes from one element of an array to the next, as the first one tells.
+    ///
+    /// # Safety
+    /// Not NULL, and there is an element.
+    unsafe fn size_at(at: *const Self) -> Result<usize, Fail>;
+
+    /// Puts the element where an array has room for one of `size` bytes.
+    ///
+    /// # Safety
+    /// `size` writable bytes; `size` is what [`size_at`](Self::size_at) told.
+    unsafe fn write_to(&self, at: *mut Self, size: usize);
+}
+
+// SAFETY: what `Sized32` promises.
+unsafe impl<T: Sized32> Element for T {
+    unsafe fn size_at(at: *const Self) -> Result<usize, Fail> {
+        // SAFETY: the caller promises it.
+        unsafe { size_of_struct(at) }
+    }
+
+    unsafe fn write_to(&self, at: *mut Self, size: usize) {
+        // SAFETY: so many bytes, four at least, are writable.
+        unsafe {
+            at.cast::<u32>().write_unaligned(u32::try_from(size).unwrap_or(u32::MAX));
+            write_struct(at, size, self);
+        }
+    }
+}
+
+// SAFETY: a number.
+unsafe impl Element for u64 {
+    unsafe fn size_at(_: *const Self) -> Result<usize, Fail> {
+        Ok(size_of::<u64>())
+    }
+
+    unsafe fn write_to(&self, at: *mut Self, _: usize) {
+        // SAFETY: its eight bytes are writable.
+        unsafe { at.write_unaligned(*self) };
+    }
+}
+
 /// Where a list goes: an array of the caller's with room for `cap` elements of the size that the
 /// first one tells, and how many there are in all, which may be more.
 pub(crate) struct List<T> {
@@ -119,17 +165,17 @@ pub(crate) struct List<T> {
     n: *mut usize,
 }
 
-impl<T: Sized32> List<T> {
+impl<T: Element> List<T> {
     /// # Safety
-    /// NULL, or an array of at least `cap` elements whose `struct_size` is readable; `n` is NULL,
-    /// or there is room for a size.
+    /// NULL, or an array of at least `cap` elements, the first of which is readable as far as it
+    /// tells its size; `n` is NULL, or there is room for a size.
     pub(crate) unsafe fn new(array: *mut T, cap: usize, n: *mut usize) -> Result<Self, Fail> {
         let n = out(n, "n is NULL")?;
         let size = match (cap, array.is_null()) {
             (0, _) => size_of::<T>(),
             (_, true) => return Err(Fail::invalid("the array is NULL")),
             // SAFETY: not NULL, and there is an element.
-            (_, false) => unsafe { size_of_struct(array) }?,
+            (_, false) => unsafe { T::size_at(array) }?,
         };
         Ok(List { array, size, cap, n })
     }
@@ -143,10 +189,7 @@ impl<T: Sized32> List<T> {
         for (index, item) in items.enumerate().take(self.cap) {
             let at = self.array.wrapping_byte_add(self.size * index);
             // SAFETY: one of the `cap` elements of this size that the caller has there.
-            unsafe {
-                at.cast::<u32>().write_unaligned(u32::try_from(self.size).unwrap_or(u32::MAX));
-                write_struct(at, self.size, &item);
-            }
+            unsafe { item.write_to(at, self.size) };
         }
         // SAFETY: not NULL, and the caller has room for a size there.
         unsafe { self.n.write_unaligned(count) };
