@@ -1274,6 +1274,13 @@ const char *mpt_path_state_name(int state);
 int mpt_next_event(mpt_t *t, struct mpt_event *ev, int timeout_ms);
 
 /**
+ * One word for an mpt_event_type, as `mptunnel events --json` has it: the name of the constant
+ * without MPT_EVENT_, in lower case, such as "path_up"; "unknown" for any other number. Static,
+ * never NULL.
+ */
+const char *mpt_event_type_name(int type);
+
+/**
  * == Observation ==
  *
  * Counters of the whole endpoint (`peer` 0), or of one client of a server. They only grow: paths

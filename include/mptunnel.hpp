@@ -53,6 +53,7 @@ using path_state = mpt_path_state;
 using pair_info = mpt_pair_info;
 using count = mpt_count;
 using event = mpt_event;
+using event_type = mpt_event_type;
 using stats = mpt_stats_t;
 using message = mpt_msg;
 
@@ -232,6 +233,9 @@ inline std::optional<double> correlation(const pair_info &pair) noexcept {
 inline path_state state(const path_info &path) noexcept {
     return static_cast<path_state>(path.state);
 }
+
+/// What happened; mpt_event_type_name() has one word for it.
+inline event_type type(const event &news) noexcept { return static_cast<event_type>(news.type); }
 
 /// A bag of options for any number of sockets.
 class config {

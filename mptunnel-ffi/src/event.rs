@@ -5,8 +5,8 @@ use crate::boundary::boundary;
 use crate::endpoint::{mpt_path_id, mpt_peer_id, mpt_t};
 use crate::pointer::{Sized32, array, out, size_of_struct, timeout, write_struct};
 use crate::registry;
-use mptunnel_core::{Event, PathId, PeerId};
-use std::ffi::{c_char, c_int};
+use mptunnel_core::{Event, PathId};
+use std::ffi::{CStr, c_char, c_int};
 
 /// What happened. A number keeps its meaning for ever; new ones may be added, so ignore one that
 /// you do not know.
@@ -97,51 +97,49 @@ unsafe impl Sized32 for mpt_event {
     }
 }
 
+/// Each type with the word that [`Event::name`] has for it.
+const TYPES: &[(mpt_event_type, &CStr)] = &[
+    (mpt_event_type::MPT_EVENT_OTHER, c"other"),
+    (mpt_event_type::MPT_EVENT_CONNECTED, c"connected"),
+    (mpt_event_type::MPT_EVENT_DISCONNECTED, c"disconnected"),
+    (mpt_event_type::MPT_EVENT_SERVER_SILENT, c"server_silent"),
+    (mpt_event_type::MPT_EVENT_SERVER_RESTARTED, c"server_restarted"),
+    (mpt_event_type::MPT_EVENT_SERVER_GOING_AWAY, c"server_going_away"),
+    (mpt_event_type::MPT_EVENT_REFUSED, c"refused"),
+    (mpt_event_type::MPT_EVENT_SERVER_UNDER_LOAD, c"server_under_load"),
+    (mpt_event_type::MPT_EVENT_CLOSED, c"closed"),
+    (mpt_event_type::MPT_EVENT_PATH_UP, c"path_up"),
+    (mpt_event_type::MPT_EVENT_PATH_DOWN, c"path_down"),
+    (mpt_event_type::MPT_EVENT_FLOW_CLOSED, c"flow_closed"),
+    (mpt_event_type::MPT_EVENT_REKEYED, c"rekeyed"),
+    (mpt_event_type::MPT_EVENT_PEER_UP, c"peer_up"),
+    (mpt_event_type::MPT_EVENT_PEER_RESTARTED, c"peer_restarted"),
+    (mpt_event_type::MPT_EVENT_PEER_GONE, c"peer_gone"),
+    (mpt_event_type::MPT_EVENT_PEER_PATH_UP, c"peer_path_up"),
+    (mpt_event_type::MPT_EVENT_PEER_PATH_MOVED, c"peer_path_moved"),
+    (mpt_event_type::MPT_EVENT_PEER_PATH_SILENT, c"peer_path_silent"),
+    (mpt_event_type::MPT_EVENT_UNKNOWN_KEY, c"unknown_key"),
+    (mpt_event_type::MPT_EVENT_PEER_REFUSED, c"peer_refused"),
+];
+
 impl mpt_event {
     fn of(event: &Event) -> Self {
-        use mpt_event_type as Type;
-        let none = (PeerId(0), PathId(0), 0, "");
-        let of_peer = |peer: &PeerId| (*peer, PathId(0), 0, "");
-        // The numbers of a server's paths begin at 1, those on the wire at 0.
-        let of_slot = |peer: &PeerId, slot: &u8| (*peer, PathId(u32::from(*slot) + 1), 0, "");
-        let (type_, (peer, path, code, name)) = match event {
-            Event::Connected => (Type::MPT_EVENT_CONNECTED, none),
-            Event::Disconnected => (Type::MPT_EVENT_DISCONNECTED, none),
+        let known = TYPES.iter().find(|(_, name)| name.to_bytes() == event.name().as_bytes());
+        let r#type = known.map_or(mpt_event_type::MPT_EVENT_OTHER, |(known, _)| *known);
+        let of_path = event.path();
+        let peer = of_path.map(|(peer, _)| peer).or(event.peer()).unwrap_or_default();
+        let path = of_path.map_or(PathId(0), |(_, path)| path);
+        let (peer, code, name) = match event {
             Event::ServerSilent(silence) => {
-                let ms = u32::try_from(silence.as_millis()).unwrap_or(u32::MAX);
-                (Type::MPT_EVENT_SERVER_SILENT, (PeerId(0), PathId(0), ms, ""))
+                (peer, u32::try_from(silence.as_millis()).unwrap_or(u32::MAX), "")
             }
-            Event::ServerRestarted => (Type::MPT_EVENT_SERVER_RESTARTED, none),
-            Event::ServerGoingAway => (Type::MPT_EVENT_SERVER_GOING_AWAY, none),
-            Event::Refused(_) => (Type::MPT_EVENT_REFUSED, none),
-            Event::ServerUnderLoad => (Type::MPT_EVENT_SERVER_UNDER_LOAD, none),
-            Event::Closed => (Type::MPT_EVENT_CLOSED, none),
-            Event::PathUp(id, name) => (Type::MPT_EVENT_PATH_UP, (PeerId(0), *id, 0, &**name)),
-            Event::PathDown(id, name, _) => {
-                (Type::MPT_EVENT_PATH_DOWN, (PeerId(0), *id, 0, &**name))
-            }
-            Event::FlowClosed { peer, flow, code, .. } => {
-                let peer = peer.with_flow(*flow);
-                (Type::MPT_EVENT_FLOW_CLOSED, (peer, PathId(0), u32::from(*code), ""))
-            }
-            Event::Rekeyed(peer) => (Type::MPT_EVENT_REKEYED, of_peer(peer)),
-            Event::PeerUp(peer) => (Type::MPT_EVENT_PEER_UP, of_peer(peer)),
-            Event::PeerRestarted(peer) => (Type::MPT_EVENT_PEER_RESTARTED, of_peer(peer)),
-            Event::PeerGone(peer, _) => (Type::MPT_EVENT_PEER_GONE, of_peer(peer)),
-            Event::PeerPathUp(peer, slot, _) => (Type::MPT_EVENT_PEER_PATH_UP, of_slot(peer, slot)),
-            Event::PeerPathMoved(peer, slot, _) => {
-                (Type::MPT_EVENT_PEER_PATH_MOVED, of_slot(peer, slot))
-            }
-            Event::PeerPathSilent(peer, slot) => {
-                (Type::MPT_EVENT_PEER_PATH_SILENT, of_slot(peer, slot))
-            }
-            Event::UnknownKey(_) => (Type::MPT_EVENT_UNKNOWN_KEY, none),
-            Event::PeerRefused(_) => (Type::MPT_EVENT_PEER_REFUSED, none),
-            _ => (Type::MPT_EVENT_OTHER, none),
+            Event::PathUp(_, name) | Event::PathDown(_, name, _) => (peer, 0, &**name),
+            Event::FlowClosed { flow, code, .. } => (peer.with_flow(*flow), u32::from(*code), ""),
+            _ => (peer, 0, ""),
         };
         mpt_event {
             struct_size: 0,
-            r#type: type_ as i32,
+            r#type: r#type as i32,
             peer: peer.0,
             path: path.0,
             code,
@@ -174,4 +172,63 @@ pub unsafe extern "C" fn mpt_next_event(
         unsafe { write_struct(ev, size, &mpt_event::of(&event)) };
         Ok(0)
     })
+}
+
+/// One word for an mpt_event_type, as `mptunnel events --json` has it: the name of the constant
+/// without MPT_EVENT_, in lower case, such as "path_up"; "unknown" for any other number. Static,
+/// never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn mpt_event_type_name(r#type: c_int) -> *const c_char {
+    let known = TYPES.iter().find(|(known, _)| *known as c_int == r#type);
+    known.map_or(c"unknown", |(_, name)| name).as_ptr()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mptunnel_core::PeerId;
+    use std::time::Duration;
+
+    #[test]
+    fn an_event_has_the_word_and_the_members_that_it_has_in_rust() {
+        let (peer, path, at) = (PeerId(7), PathId(9), "192.0.2.1:4000".parse().unwrap());
+        let text = || "why".to_owned();
+        let ended = |peer| Event::FlowClosed { peer, epoch: 0, flow: 5, code: 2 };
+        let in_flow = |peer: u64| peer | 5 << 48;
+        let events = [
+            (Event::Connected, (0, 0, 0)),
+            (Event::Disconnected, (0, 0, 0)),
+            (Event::ServerSilent(Duration::from_millis(5_500)), (0, 0, 5_500)),
+            (Event::ServerRestarted, (0, 0, 0)),
+            (Event::ServerGoingAway, (0, 0, 0)),
+            (Event::Refused(text()), (0, 0, 0)),
+            (Event::ServerUnderLoad, (0, 0, 0)),
+            (Event::Closed, (0, 0, 0)),
+            (Event::PathUp(path, text()), (0, 9, 0)),
+            (Event::PathDown(path, text(), text()), (0, 9, 0)),
+            (ended(PeerId(0)), (in_flow(0), 0, 2)),
+            (Event::Rekeyed(PeerId(0)), (0, 0, 0)),
+            (Event::PeerUp(peer), (7, 0, 0)),
+            (Event::PeerRestarted(peer), (7, 0, 0)),
+            (Event::PeerGone(peer, text()), (7, 0, 0)),
+            (Event::PeerPathUp(peer, 0, at), (7, 1, 0)),
+            (Event::PeerPathMoved(peer, 31, at), (7, 32, 0)),
+            (Event::PeerPathSilent(peer, 1), (7, 2, 0)),
+            (Event::UnknownKey(text()), (0, 0, 0)),
+            (Event::PeerRefused(text()), (0, 0, 0)),
+            (ended(peer), (in_flow(7), 0, 2)),
+            (Event::Rekeyed(peer), (7, 0, 0)),
+        ];
+        let mut seen = vec![mpt_event_type::MPT_EVENT_OTHER as i32];
+        for (event, members) in events {
+            let told = mpt_event::of(&event);
+            // SAFETY: a static string.
+            let name = unsafe { CStr::from_ptr(mpt_event_type_name(told.r#type)) };
+            assert_eq!(name.to_str(), Ok(event.name()));
+            assert_eq!((told.peer, told.path, told.code), members, "{event:?}");
+            seen.push(told.r#type);
+        }
+        let types: Vec<i32> = TYPES.iter().map(|(known, _)| *known as i32).collect();
+        assert!(types.iter().all(|known| seen.contains(known)), "{seen:?}");
+    }
 }

@@ -201,6 +201,11 @@ static void paths(mpt_t *server, mpt_t *client) {
             break;
     }
     CHECK(strcmp(event.name, "third") == 0 && strcmp(event.text, "path third is up") == 0);
+    CHECK(strcmp(mpt_event_type_name(event.type), "path_up") == 0);
+    CHECK(strcmp(mpt_event_type_name(MPT_EVENT_PEER_REFUSED), "peer_refused") == 0);
+    CHECK(strcmp(mpt_event_type_name(MPT_EVENT_OTHER), "other") == 0);
+    CHECK(strcmp(mpt_event_type_name(13), "unknown") == 0);
+    CHECK(strcmp(mpt_event_type_name(-1), "unknown") == 0);
     EXPECT(0, mpt_path_set(client, id, "name", "renamed"));
     EXPECT(0, mpt_path_set(client, id, "role", "backup"));
     EXPECT(0, mpt_path_list(client, 0, list, 3, &n));
