@@ -344,6 +344,14 @@ typedef struct mpt_config mpt_config_t;
 typedef struct mpt_endpoint mpt_t;
 
 /**
+ * Names who a datagram is from or for. 0: "the" peer of a client, its server. At a server it names
+ * a client, and in its upper 16 bits (MPT_FLOW) one of the applications behind an `mpclient`, so
+ * that an answer to the same id reaches the same application. A client is never given the number
+ * of another one.
+ */
+typedef uint64_t mpt_peer_id;
+
+/**
  * Called with each new socket before it is bound and connected: the descriptor, which stays the
  * library's, and words that say what it is for (at a client those of the path, at a server
  * "listen=ADDR:PORT"). `user` is what was given to mpt_config_set_socket_hook(). Answer 0 to have
@@ -366,14 +374,6 @@ typedef int (*mpt_socket_hook)(void *user, intptr_t fd, const char *path_spec);
  * the last endpoint that has it returned.
  */
 typedef void (*mpt_log_fn)(void *user, int level, const char *target, const char *message);
-
-/**
- * Names who a datagram is from or for. 0: "the" peer of a client, its server. At a server it names
- * a client, and in its upper 16 bits (MPT_FLOW) one of the applications behind an `mpclient`, so
- * that an answer to the same id reaches the same application. A client is never given the number
- * of another one.
- */
-typedef uint64_t mpt_peer_id;
 
 /**
  * Names a path of an endpoint; never used again while that exists, except that at a server the
@@ -1016,6 +1016,15 @@ int mpt_interrupt(mpt_t *t);
  * it inherited.
  */
 void mpt_close(mpt_t *t);
+
+/**
+ * Ends the session of one client of a server, for good: it is told, its calls answer MPT_ECLOSED,
+ * and it does not try again. MPT_EVENT_PEER_GONE follows. Does nothing under the legacy protocol,
+ * which has no goodbye.
+ *
+ * MPT_EPEER: no such client is connected. MPT_ENOTSUP at a client: mpt_close().
+ */
+int mpt_peer_dismiss(mpt_t *t, mpt_peer_id peer);
 
 /**
  * Changes an option while the endpoint runs. At a client: receive-queue, idle-interval,

@@ -14,7 +14,8 @@
 //
 // Errors.  A call that fails throws mpt::error, a std::system_error whose code() is one of
 //          mpt::errc and also compares with std::errc (timed_out, operation_would_block, ...), and
-//          whose what() says what was wrong. Every call has a form that throws nothing and takes a
+//          whose what() says what was wrong. What a program does all the time (opening, options of
+//          a config, waiting, sending, receiving, news) has a form that throws nothing and takes a
 //          std::error_code & as its last argument. Destructors never throw.
 //
 // Time.    Timeouts are std::chrono::milliseconds; mpt::forever is the default.
@@ -446,11 +447,18 @@ public:
 
     /// The next piece of news; none if nothing happened in time.
     std::optional<event> next_event(std::chrono::milliseconds timeout = forever) {
+        std::error_code code;
+        auto news = next_event(timeout, code);
+        if (code != errc::again && code != errc::timed_out)
+            detail::check(code);
+        return news;
+    }
+    std::optional<event> next_event(std::chrono::milliseconds timeout,
+                                    std::error_code &code) noexcept {
         event news = MPT_EVENT_INIT;
-        auto code = detail::code_of(mpt_next_event(handle_, &news, detail::ms(timeout)));
-        if (code == errc::again || code == errc::timed_out)
+        code = detail::code_of(mpt_next_event(handle_, &news, detail::ms(timeout)));
+        if (code)
             return std::nullopt;
-        detail::check(code);
         return news;
     }
 
@@ -511,6 +519,8 @@ public:
             return mpt_peer_list(handle_, array, cap, n);
         });
     }
+    /// Ends the session of a client, for good: see mpt_peer_dismiss().
+    void dismiss(peer_id peer) { detail::check(detail::code_of(mpt_peer_dismiss(handle_, peer))); }
     /// For comparing both ends: see mpt_key_ids().
     std::string key_ids() const {
         return text([&](char *buf, std::size_t cap) { return mpt_key_ids(handle_, buf, cap); });

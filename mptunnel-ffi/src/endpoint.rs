@@ -6,8 +6,9 @@ use crate::callback::{Logger, socket_hook};
 use crate::config::mpt_config_t;
 use crate::pointer::{out, print, text, timeout};
 use crate::registry;
+use crate::status::Status;
 use libc::intptr_t;
-use mptunnel_core::{Config, Endpoint, log_context};
+use mptunnel_core::{Config, Endpoint, PeerId, log_context};
 use std::ffi::{c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
@@ -137,6 +138,29 @@ pub extern "C" fn mpt_close(t: *mut mpt_t) {
         registry::remove_endpoint(t.addr())?.close();
         Ok(())
     });
+}
+
+/// Ends the session of one client of a server, for good: it is told, its calls answer MPT_ECLOSED,
+/// and it does not try again. MPT_EVENT_PEER_GONE follows. Does nothing under the legacy protocol,
+/// which has no goodbye.
+///
+/// MPT_EPEER: no such client is connected. MPT_ENOTSUP at a client: mpt_close().
+#[unsafe(no_mangle)]
+pub extern "C" fn mpt_peer_dismiss(t: *mut mpt_t, peer: mpt_peer_id) -> c_int {
+    boundary(|| {
+        let open = registry::endpoint(t.addr())?;
+        open.call(|endpoint| match endpoint {
+            Endpoint::Server(server) => {
+                server.peer(PeerId(peer))?;
+                server.dismiss(PeerId(peer));
+                Ok(())
+            }
+            Endpoint::Client(_) => {
+                Err(Fail::of(Status::MPT_ENOTSUP, "a client has no peers to dismiss: close it"))
+            }
+        })?;
+        Ok(0)
+    })
 }
 
 /// Changes an option while the endpoint runs. At a client: receive-queue, idle-interval,

@@ -354,6 +354,29 @@ static void log_hook(void *user, int level, const char *target, const char *mess
     pthread_mutex_unlock(&seen.lock);
 }
 
+/* A client that is sent away learns of it, and does not come back. */
+static void dismissal(void) {
+    mpt_t *server = open_server(NULL), *client = open_client(server, NULL);
+    mpt_event event = MPT_EVENT_INIT;
+    mpt_peer_id peer;
+    size_t n;
+    char byte;
+    EXPECT(0, mpt_wait_ready(server, SOON));
+    EXPECT(0, mpt_peer_list(server, &peer, 1, &n));
+    CHECK(n == 1);
+    EXPECT(MPT_EPEER, mpt_peer_dismiss(server, peer + 1));
+    EXPECT(MPT_ENOTSUP, mpt_peer_dismiss(client, 0));
+    EXPECT(0, mpt_peer_dismiss(server, peer));
+    EXPECT(MPT_ECLOSED, mpt_recv(client, &byte, 1, SOON));
+    do {
+        EXPECT(0, mpt_next_event(server, &event, SOON));
+    } while (event.type != MPT_EVENT_PEER_GONE);
+    CHECK(event.peer == peer && strstr(event.text, "dismissed") != NULL);
+    CHECK(strcmp(mpt_event_type_name(event.type), "peer_gone") == 0);
+    mpt_close(client);
+    mpt_close(server);
+}
+
 static void hooks(mpt_t *server) {
     mpt_config_t *config = mpt_config_new();
     mpt_event event = MPT_EVENT_INIT;
@@ -451,6 +474,7 @@ int main(int argc, char **argv) {
     paths(server, client);
     observation(server, client);
     figures(server, client);
+    dismissal();
     hooks(server);
     keys();
     connection();

@@ -131,6 +131,10 @@ int main(int argc, char **argv) {
     for (const auto &drop : drops)
         CHECK(drop.name[0] != '\0' && drop.code == 0);
     CHECK(server.peers() == std::vector<mpt::peer_id>{peer} && client.peers().empty());
+    CHECK(thrown_by([&] { server.dismiss(4711); }) == mpt::errc::unknown_peer);
+    while (client.next_event(0ms, code)) {
+    }
+    CHECK(code == std::errc::operation_would_block);
     CHECK(client.key_ids() == server.key_ids() && client.key_ids().size() == 16);
     CHECK(thrown_by([&] { client.errors(4711); }) == mpt::errc::unknown_path);
     CHECK(client.metrics(MPT_JSON).front() == '{');

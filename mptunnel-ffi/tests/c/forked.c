@@ -27,6 +27,7 @@ static void in_child(mpt_t *server, mpt_t *client, mpt_config_t *config) {
         EXPECT(MPT_EFORKED, mpt_recvv(t, &message, 1, -1));
         EXPECT(MPT_EFORKED, mpt_wait_ready(t, -1));
         EXPECT(MPT_EFORKED, mpt_interrupt(t));
+        EXPECT(MPT_EFORKED, mpt_peer_dismiss(t, 1));
         EXPECT(MPT_EFORKED, mpt_set(t, "idle-interval", "1s"));
         EXPECT(MPT_EFORKED, mpt_get(t, "idle-interval", text, sizeof text));
         EXPECT(MPT_EFORKED, mpt_local_addr(t, text, sizeof text));

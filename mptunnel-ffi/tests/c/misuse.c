@@ -22,6 +22,7 @@ static void all_with(mpt_t *t, int expected) {
     message.cap = sizeof buffer;
     EXPECT(expected, mpt_wait_ready(t, 0));
     EXPECT(expected, mpt_interrupt(t));
+    EXPECT(expected, mpt_peer_dismiss(t, 1));
     EXPECT(expected, mpt_send(t, "x", 1, 0));
     EXPECT(expected, mpt_send_to(t, 1, "x", 1, 0));
     EXPECT(expected, mpt_recv(t, buffer, sizeof buffer, 0));
@@ -220,7 +221,7 @@ static void one_call(unsigned *state, char *room, size_t size) {
         messages[i].path = path;
         messages[i].copies = (uint8_t)(next(state) % 4);
     }
-    switch (next(state) % 31) {
+    switch (next(state) % 32) {
     case 0: answer = mpt_send(t, room, len, timeout); break;
     case 1: answer = mpt_recv(t, room, size, timeout); break;
     case 2: answer = mpt_send_to(t, peer, room, len, timeout); break;
@@ -264,6 +265,7 @@ static void one_call(unsigned *state, char *room, size_t size) {
     case 27: answer = mpt_error_list(t, path, counts, n % 4, &n); break;
     case 28: answer = mpt_peer_list(t, ids, n % 4, &n); break;
     case 29: answer = mpt_key_ids(t, room, n); break;
+    case 30: answer = mpt_peer_dismiss(t, peer); break;
     case 24:
         mpt_config_free(c);
         configs[next(state) % SLOTS] = mpt_config_new();
