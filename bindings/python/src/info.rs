@@ -34,6 +34,15 @@ macro_rules! fields {
     }};
 }
 
+/// A tuple of what `show` makes of each item.
+fn tuple<'py, T>(
+    py: Python<'py>,
+    items: &[T],
+    show: impl Fn(&T) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, items.iter().map(show).collect::<PyResult<Vec<_>>>()?)
+}
+
 fn seconds(duration: Option<Duration>) -> Option<f64> {
     duration.map(|duration| duration.as_secs_f64())
 }
@@ -135,7 +144,7 @@ fn errors<'py>(py: Python<'py>, errors: &[(i32, u64)]) -> PyResult<Bound<'py, Py
     let count = |(errno, count): &(i32, u64)| {
         object(py, "ErrorCount", fields!(py, { errno: *errno, count: *count }))
     };
-    PyTuple::new(py, errors.iter().map(count).collect::<PyResult<Vec<_>>>()?)
+    tuple(py, errors, count)
 }
 
 /// An `mptunnel.Traffic`.
@@ -163,10 +172,7 @@ pub(crate) fn session<'py>(py: Python<'py>, session: &SessionInfo) -> PyResult<B
         late: session.late,
         residual_loss_out: session.residual_loss_out,
         samples_out: session.samples_out,
-        pairs: PyTuple::new(
-            py,
-            session.pairs.iter().map(|both| pair(py, both)).collect::<PyResult<Vec<_>>>()?,
-        )?,
+        pairs: tuple(py, &session.pairs, |both| pair(py, both))?,
     });
     object(py, "Session", fields)
 }
@@ -186,8 +192,7 @@ fn pair<'py>(py: Python<'py>, pair: &PairInfo) -> PyResult<Bound<'py, PyAny>> {
 
 /// A tuple of `mptunnel.Path`.
 pub(crate) fn paths<'py>(py: Python<'py>, infos: &[PathInfo]) -> PyResult<Bound<'py, PyTuple>> {
-    let paths = infos.iter().map(|info| path(py, info)).collect::<PyResult<Vec<_>>>()?;
-    PyTuple::new(py, paths)
+    tuple(py, infos, |info| path(py, info))
 }
 
 /// An `mptunnel.Stats`, with the tunnel as a whole if there is one.
@@ -201,18 +206,16 @@ pub(crate) fn stats<'py>(
         given_up: stats.reorder.given_up,
         late: stats.reorder.late,
     });
-    let drops = stats
-        .drops
-        .iter()
-        .map(|(reason, count)| object(py, "Drop", fields!(py, { reason: *reason, count: *count })))
-        .collect::<PyResult<Vec<_>>>()?;
+    let drop = |(reason, count): &(&str, u64)| {
+        object(py, "Drop", fields!(py, { reason: *reason, count: *count }))
+    };
     let fields = fields!(py, {
         connected: stats.connected,
         silent: seconds(stats.silent),
         traffic: traffic(py, &stats.traffic)?,
         session: tunnel.map(|tunnel| session(py, tunnel)).transpose()?,
         reorder: object(py, "Reorder", reorder)?,
-        drops: PyTuple::new(py, drops)?,
+        drops: tuple(py, &stats.drops, drop)?,
         unattributed: stats.unattributed,
         queue_dropped: stats.queue_dropped,
         events_dropped: stats.events_dropped,
@@ -234,71 +237,37 @@ fn some_word(word: &str) -> Option<&str> {
 
 /// An `mptunnel.Event`.
 pub(crate) fn event<'py>(py: Python<'py>, event: &Event) -> PyResult<Bound<'py, PyAny>> {
-    let fields = fields!(py, { kind: kind(event), text: event.to_string() });
+    let fields = fields!(py, { kind: event.name(), text: event.to_string() });
+    let of_path = event.path();
+    if let Some((_, path)) = of_path {
+        fields.set_item("path", path.0)?;
+    }
+    // At a tunnel there is one peer, which has no number.
+    let peer = of_path.map(|(peer, _)| peer).or(event.peer()).filter(|peer| peer.0 != 0);
+    if let Some(peer) = peer {
+        fields.set_item("peer", peer.0)?;
+    }
     match event {
         Event::ServerSilent(silence) => fields.set_item("silence", silence.as_secs_f64())?,
-        Event::Refused(why) | Event::PeerRefused(why) => fields.set_item("reason", why)?,
-        Event::UnknownKey(id) => fields.set_item("key_id", id)?,
-        Event::PathUp(path, name) => {
-            fields.set_item("path", path.0)?;
-            fields.set_item("name", name)?;
+        Event::Refused(why) | Event::PeerRefused(why) | Event::PeerGone(_, why) => {
+            fields.set_item("reason", why)?;
         }
-        Event::PathDown(path, name, why) => {
-            fields.set_item("path", path.0)?;
+        Event::UnknownKey(id) => fields.set_item("key_id", id)?,
+        Event::PathUp(_, name) => fields.set_item("name", name)?,
+        Event::PathDown(_, name, why) => {
             fields.set_item("name", name)?;
             fields.set_item("reason", why)?;
         }
-        Event::FlowClosed { peer, flow, code, .. } => {
-            fields.set_item("peer", peer.0)?;
+        Event::FlowClosed { flow, code, .. } => {
             fields.set_item("flow", flow)?;
             fields.set_item("code", code)?;
         }
-        Event::PeerUp(peer) | Event::PeerRestarted(peer) | Event::Rekeyed(peer) => {
-            fields.set_item("peer", peer.0)?;
-        }
-        Event::PeerGone(peer, why) => {
-            fields.set_item("peer", peer.0)?;
-            fields.set_item("reason", why)?;
-        }
-        Event::PeerPathUp(peer, slot, at) | Event::PeerPathMoved(peer, slot, at) => {
-            fields.set_item("peer", peer.0)?;
-            fields.set_item("path", slot)?;
+        Event::PeerPathUp(_, _, at) | Event::PeerPathMoved(_, _, at) => {
             fields.set_item("address", address(Some(*at)))?;
-        }
-        Event::PeerPathSilent(peer, slot) => {
-            fields.set_item("peer", peer.0)?;
-            fields.set_item("path", slot)?;
         }
         _ => {}
     }
     object(py, "Event", fields)
-}
-
-/// The value of `mptunnel.EventKind`.
-fn kind(event: &Event) -> &'static str {
-    match event {
-        Event::Connected => "connected",
-        Event::Disconnected => "disconnected",
-        Event::ServerSilent(_) => "server-silent",
-        Event::ServerRestarted => "server-restarted",
-        Event::ServerGoingAway => "server-going-away",
-        Event::Refused(_) => "refused",
-        Event::ServerUnderLoad => "server-under-load",
-        Event::Closed => "closed",
-        Event::PathUp(..) => "path-up",
-        Event::PathDown(..) => "path-down",
-        Event::FlowClosed { .. } => "flow-closed",
-        Event::PeerUp(_) => "peer-up",
-        Event::PeerRestarted(_) => "peer-restarted",
-        Event::PeerGone(..) => "peer-gone",
-        Event::PeerPathUp(..) => "peer-path-up",
-        Event::PeerPathMoved(..) => "peer-path-moved",
-        Event::PeerPathSilent(..) => "peer-path-silent",
-        Event::UnknownKey(_) => "unknown-key",
-        Event::PeerRefused(_) => "peer-refused",
-        Event::Rekeyed(_) => "rekeyed",
-        _ => "other",
-    }
 }
 
 /// An `mptunnel.Message`.

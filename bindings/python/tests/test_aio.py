@@ -215,7 +215,7 @@ async def test_events_come_while_datagrams_lie_unread(server, tunnel, peer):
     assert time.process_time() - begin < 0.5 * (loop.time() - spun), "the loop spins"
     path = tunnel.add_path(f"to={address(server)} name=second")
     event = await asyncio.wait_for(waiting, ENOUGH)
-    assert (event.kind, event.path, event.name) == ("path-up", path.id, "second")
+    assert (event.kind, event.path, event.name) == ("path_up", path.id, "second")
     assert await tunnel.recv() == b"unread"
 
 
@@ -231,7 +231,7 @@ async def test_unread_events_do_not_make_the_loop_spin_or_hide_datagrams(server,
     assert time.process_time() - begin < 0.1, "the loop spins"
     await server.send_to(b"data", peer)
     assert await asyncio.wait_for(waiting, ENOUGH) == b"data"
-    assert (await tunnel.next_event(timeout=0)).kind == "path-up"
+    assert (await tunnel.next_event(timeout=0)).kind == "path_up"
 
 
 @aio_test

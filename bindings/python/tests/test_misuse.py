@@ -267,7 +267,7 @@ def test_results_are_frozen_typed_objects(tunnel, server, peer):
             result.other = 1
         assert copy.copy(result) == result == pickle.loads(pickle.dumps(result))
         assert hash(result) == hash(copy.copy(result))
-    assert [event.kind for event in events[:2]] == ["connected", "path-up"]
+    assert [event.kind for event in events[:2]] == ["connected", "path_up"]
     assert str(events[0]) == "connected"
 
 

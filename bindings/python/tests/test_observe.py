@@ -341,3 +341,17 @@ def test_a_path_that_is_cut_is_down_and_says_for_how_long(world):
     moved = world.tunnel.paths[1]
     assert "%s:%d" % moved.remote_before == world.bridges[1].address
     until(lambda: any(path.remote_before for path in world.peer.paths))
+
+
+def test_events_have_the_words_of_every_language_and_the_ids_of_their_paths(server, tunnel, peer):
+    words = {name.lower() for name in re.findall(r"\bMPT_EVENT_([A-Z_]+) = \d+", HEADER)}
+    assert {kind.value for kind in mpt.EventKind} == words
+
+    def first(end: mpt.Server | mpt.Tunnel, kind: str) -> mpt.Event:
+        while (event := end.next_event(timeout=ENOUGH)).kind != kind:
+            pass
+        return event
+
+    there, here = first(server, "peer_path_up"), first(tunnel, "path_up")
+    assert (there.peer, there.path) == (peer.id, peer.paths[0].id)
+    assert (here.peer, here.path) == (None, tunnel.paths[0].id)

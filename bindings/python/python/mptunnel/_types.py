@@ -555,23 +555,23 @@ class EventKind(StrEnum):
 
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
-    SERVER_SILENT = "server-silent"
-    SERVER_RESTARTED = "server-restarted"
-    SERVER_GOING_AWAY = "server-going-away"
+    SERVER_SILENT = "server_silent"
+    SERVER_RESTARTED = "server_restarted"
+    SERVER_GOING_AWAY = "server_going_away"
     REFUSED = "refused"
-    SERVER_UNDER_LOAD = "server-under-load"
+    SERVER_UNDER_LOAD = "server_under_load"
     CLOSED = "closed"
-    PATH_UP = "path-up"
-    PATH_DOWN = "path-down"
-    FLOW_CLOSED = "flow-closed"
-    PEER_UP = "peer-up"
-    PEER_RESTARTED = "peer-restarted"
-    PEER_GONE = "peer-gone"
-    PEER_PATH_UP = "peer-path-up"
-    PEER_PATH_MOVED = "peer-path-moved"
-    PEER_PATH_SILENT = "peer-path-silent"
-    UNKNOWN_KEY = "unknown-key"
-    PEER_REFUSED = "peer-refused"
+    PATH_UP = "path_up"
+    PATH_DOWN = "path_down"
+    FLOW_CLOSED = "flow_closed"
+    PEER_UP = "peer_up"
+    PEER_RESTARTED = "peer_restarted"
+    PEER_GONE = "peer_gone"
+    PEER_PATH_UP = "peer_path_up"
+    PEER_PATH_MOVED = "peer_path_moved"
+    PEER_PATH_SILENT = "peer_path_silent"
+    UNKNOWN_KEY = "unknown_key"
+    PEER_REFUSED = "peer_refused"
     REKEYED = "rekeyed"
     OTHER = "other"
 
@@ -585,7 +585,7 @@ class Event:
     text
         The same in words.
     path
-        The id of a tunnel's path, or the slot of a client's.
+        The `id` of the path, among those of the tunnel or of the client `peer`.
     name
         The name of the path.
     peer
