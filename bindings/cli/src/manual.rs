@@ -6,12 +6,12 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::builder::{PossibleValuesParser, StyledStr};
+use clap::builder::{PossibleValue, PossibleValuesParser, StyledStr};
 use clap::{Arg, Args, Command, ValueEnum, ValueHint};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
-use mptunnel_core::options::{Kind, OptionSpec};
+use mptunnel_core::options::{Kind, OPTIONS, OptionSpec, Place};
 
 use crate::args::{client_command, server_command};
 use crate::exit::{Exit, fail};
@@ -85,6 +85,9 @@ pub fn completions(args: &CompletionsArgs, mptunnel: &Command) -> ExitCode {
         let mut command = with_values(program.command(mptunnel));
         let name = command.get_name().to_owned();
         generate(shell, &mut command, name, &mut text);
+        if shell == Shell::Fish {
+            fish_words(&command, &[], &mut text);
+        }
     }
     end(write_out(&String::from_utf8_lossy(&text)))
 }
@@ -130,19 +133,81 @@ impl Program {
     }
 }
 
-/// What a shell can offer for the options of the table: their words, or names of files. The programs
-/// check values themselves, with better messages.
+/// What a shell can offer for the options of the table: their words, or names of files, and where one
+/// is named, the options. Other words that stand alone are files only where a path is wanted. The
+/// programs check values themselves, with better messages.
 fn with_values(command: Command) -> Command {
+    let name = command.get_name().to_owned();
     let offer = |arg: Arg| {
         let kind = OptionSpec::find(arg.get_id().as_str()).map(|spec| spec.kind);
         match kind.filter(|_| arg.get_long().is_some()) {
             Some(Kind::Choice(words)) => arg.value_parser(PossibleValuesParser::new(words)),
             Some(Kind::Switch) => arg.value_parser(PossibleValuesParser::new(["on", "off"])),
             Some(Kind::File) => arg.value_hint(ValueHint::FilePath),
+            None if arg.is_positional() && arg.get_id() == "key" => {
+                arg.value_parser(PossibleValuesParser::new(keys(name == "set")))
+            }
+            None if arg.is_positional() && arg.get_value_hint() == ValueHint::Unknown => {
+                arg.value_hint(ValueHint::Other)
+            }
             _ => arg,
         }
     };
     command.mut_args(offer).mut_subcommands(with_values)
+}
+
+/// The options of a running program, or those of them that can be changed while it runs.
+fn keys(only_live: bool) -> Vec<PossibleValue> {
+    let of_programs = |spec: &&OptionSpec| {
+        [Place::ClientProgram, Place::ServerProgram].iter().any(|place| spec.scope.covers(*place))
+    };
+    let specs = OPTIONS.iter().filter(of_programs).filter(|spec| spec.live || !only_live);
+    specs.map(|spec| PossibleValue::new(spec.key).help(spec.help)).collect()
+}
+
+/// The words of a command that stand alone, for fish: clap_complete offers it options only, and files
+/// in their place. `within` are the commands that lead to this one.
+fn fish_words(command: &Command, within: &[&str], text: &mut Vec<u8>) {
+    let root = within.first().copied().unwrap_or(command.get_name());
+    let mut here = match within.get(1..).unwrap_or(&[]) {
+        [] if within.is_empty() => String::new(),
+        [] => format!("__fish_{root}_using_subcommand {}", command.get_name()),
+        [parent, ..] => format!(
+            "__fish_{root}_using_subcommand {parent}; and __fish_seen_subcommand_from {}",
+            command.get_name()
+        ),
+    };
+    let mut put = |condition: &str, offer: &str| {
+        let condition =
+            if condition.is_empty() { String::new() } else { format!(" -n \"{condition}\"") };
+        text.extend_from_slice(format!("complete -c {root}{condition} -f{offer}\n").as_bytes());
+    };
+    let is_file = |arg: &Arg| {
+        arg.get_possible_values().is_empty() && arg.get_value_hint() != ValueHint::Other
+    };
+    if command.get_positionals().next().is_some() && !command.get_positionals().any(is_file) {
+        put(&here, "");
+    }
+    for arg in command.get_positionals() {
+        let values = arg.get_possible_values();
+        if values.is_empty() {
+            break;
+        }
+        let names: Vec<&str> = values.iter().map(PossibleValue::get_name).collect();
+        let and = if here.is_empty() { "" } else { "; and " };
+        let seen = format!("__fish_seen_subcommand_from {}", names.join(" "));
+        for value in &values {
+            let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+            let help = help.replace('\\', "\\\\").replace('\'', "\\'");
+            let offer = format!(" -a {} -d '{help}'", value.get_name());
+            put(&format!("{here}{and}not {seen}"), &offer);
+        }
+        here = format!("{here}{and}{seen}");
+    }
+    let within = [within, &[command.get_name()]].concat();
+    for below in command.get_subcommands() {
+        fish_words(below, &within, text);
+    }
 }
 
 /// A command and those below it, each of which has a page.

@@ -43,6 +43,55 @@ fn bash_completes_commands_options_and_their_words() {
     assert_eq!(offered("mpclient --mode wei"), ["weighted"]);
     assert_eq!(offered("mpserver --encrypt o"), ["on", "off"]);
     assert_eq!(offered("mptunnel ping --failback n"), ["never"]);
+    assert_eq!(offered("mptunnel set flows"), ["flows"]);
+    assert_eq!(offered("mptunnel get key-"), ["key-file"]);
+}
+
+/// What fish offers for a command line, of which the last word is incomplete, without the help.
+fn offered_by_fish(line: &str) -> Option<Vec<String>> {
+    let world = World::without_key();
+    fs::write(world.root.join("file"), "").unwrap();
+    let mut fish = Command::new("fish");
+    fish.args(["--no-config", "-c", "$argv[1] completions fish | source; complete -C $argv[2]"]);
+    fish.args([MPTUNNEL, line]).current_dir(&world.root).env("HOME", &world.root);
+    let outcome = match fish.output() {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            eprintln!("NOT RUN: fish is not installed");
+            return None;
+        }
+    };
+    assert!(outcome.status.success() && outcome.stderr.is_empty(), "{line}: {outcome:?}");
+    let text = String::from_utf8(outcome.stdout).unwrap();
+    let words = text.lines().map(|line| line.split('\t').next().unwrap().to_owned());
+    // Directories are offered wherever files are.
+    Some(words.filter(|word| !word.ends_with('/')).collect())
+}
+
+#[test]
+fn fish_completes_words_that_stand_alone_and_files_only_where_they_belong() {
+    let live = OPTIONS.iter().filter(|spec| spec.live && spec.scope.covers(Place::ServerProgram));
+    let live: Vec<&str> = live.map(|spec| spec.key).collect();
+    let Some(keys) = offered_by_fish("mptunnel set ") else { return };
+
+    assert!(live.iter().all(|key| keys.iter().any(|offered| offered == key)), "{keys:?}");
+    assert!(!keys.iter().any(|offered| offered == "key-file" || offered == "file"), "{keys:?}");
+    for (line, words) in [
+        ("mptunnel set failb", &["failback"][..]),
+        ("mptunnel set flows ", &[]),
+        ("mptunnel get key-f", &["key-file"]),
+        ("mptunnel path re", &["remove"]),
+        ("mptunnel path remove ", &[]),
+        ("mptunnel explain ", &[]),
+        ("mptunnel completions ", &["bash", "fish", "zsh"]),
+        ("mptunnel completions zsh mps", &["mpserver"]),
+        ("mptunnel pubkey ", &["file"]),
+        ("mpclient 3000 ", &["file"]),
+        ("mpclient --mode wei", &["weighted"]),
+        ("mpserver 2000 ", &[]),
+    ] {
+        assert_eq!(offered_by_fish(line).unwrap(), words, "{line}");
+    }
 }
 
 #[test]
