@@ -1229,7 +1229,8 @@ ptrdiff_t mpt_recvv(mpt_t *t, struct mpt_msg *v, size_t n, int timeout_ms);
  *                            auto: it is found out [none]
  *     rate-down=MBIT|auto|none
  *                            what it carries to here, Mbit/s: the server sends no faster [none]
- *     cost=NUMBER            what it costs to use, for policies that look at it
+ *     cost=NUMBER            what it costs to use, 0 to 255: modes fastest and adaptive take
+ *                            cheaper paths first [0]
  *     name=TEXT              what logs and mpt_path_info call it, 1 to 64 bytes [HOST:PORT]
  *     mtu=BYTES              largest IP packet, 576 to 65535, if it is known
  *     rotate=on|off          legacy protocol: off keeps its port [on]

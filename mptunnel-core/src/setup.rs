@@ -248,6 +248,7 @@ pub(crate) fn path(settings: &Settings, spec: &PathSpec) -> PathSettings {
         },
         // The words of a path take no larger ones.
         weight: u16::try_from(spec.weight).unwrap_or(u16::MAX),
+        cost: spec.cost.unwrap_or(0),
     }
 }
 

@@ -13,6 +13,7 @@ use mptunnel_core::options::{
     HostPort, Kind, OPTIONS, OptionError, OptionSpec, Place, Settings, parse_listen,
 };
 
+use crate::change::path_words;
 use crate::log::Verbosity;
 
 /// Options that were given as flags.
@@ -177,7 +178,7 @@ pub fn client_command() -> Command {
     base("mpclient", Place::ClientProgram)
         .about("Carry UDP applications to an mpserver over several paths at once")
         .long_about(CLIENT_ABOUT)
-        .after_long_help(CLIENT_EXAMPLES)
+        .after_long_help(format!("{CLIENT_EXAMPLES}\n\n{}", path_words()))
         // clap cannot place an optional word before a required one once flags stand between them:
         // `parse_from` does.
         .override_usage("mpclient [OPTIONS] [LISTEN_PORT] <CONFIG>")
@@ -359,8 +360,7 @@ on.";
 const CLIENT_EXAMPLES: &str = "\
 Example: two bridges and the server itself, in a file client.conf
 
-  # HOST PORT, and words: if= src= mark= weight= role= rate= rate-down= cost=
-  # name= mtu= rotate=
+  # HOST PORT, and words from the list below
   bridge1.example 4000
   bridge2.example 4000 if=wwan0 role=backup name=lte
   server.example 2000

@@ -2,6 +2,7 @@
 //! `mptunnel path`, `get`, `set` and `events`: change a running mpclient or mpserver, and follow
 //! what happens to it.
 
+use std::fmt::Write;
 use std::io;
 use std::process::ExitCode;
 
@@ -31,13 +32,15 @@ enum PathCommand {
     /// List the paths, in words that `path add` and a configuration file take
     List,
     /// Add a path
+    #[command(after_help = path_words())]
     Add {
-        /// `to=HOST:PORT`, or HOST:PORT alone, or HOST PORT as in a configuration file, and `if=
-        /// src= mark= weight= role= rate= rate-down= cost= name= mtu=`
+        /// `to=HOST:PORT`, or HOST:PORT alone, or HOST PORT as in a configuration file, and words
+        /// from the list below
         #[arg(required = true, value_name = "WORD=VALUE")]
         words: Vec<String>,
     },
     /// Change a path
+    #[command(after_help = path_words())]
     Set {
         /// Its name, or its number
         path: String,
@@ -50,6 +53,18 @@ enum PathCommand {
         /// Its name, or its number
         path: String,
     },
+}
+
+/// What can be said of a path, as help shows it.
+pub(crate) fn path_words() -> String {
+    let mut text = "Words of a path:".to_owned();
+    for word in PATH_WORDS {
+        let _ = write!(text, "\n  {}={}", word.key, word.placeholder);
+        for line in wrapped(word.help, 70) {
+            let _ = write!(text, "\n          {line}");
+        }
+    }
+    text
 }
 
 /// Show the options of a running program

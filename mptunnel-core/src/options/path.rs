@@ -30,8 +30,9 @@ pub struct PathSpec {
     pub rate: PathRate,
     /// What it can carry to here: the server sends no faster, to the nearest kbit/s.
     pub rate_down: PathRate,
-    /// What it costs to use, for policies that look at it. No unit: smaller is cheaper.
-    pub cost: Option<u32>,
+    /// What it costs to use, 0 by default. No unit: modes `fastest` and `adaptive` take cheaper
+    /// paths first, both ways.
+    pub cost: Option<u8>,
     /// What logs and statistics call it.
     pub name: Option<String>,
     /// The largest IP packet it carries, bytes, 576 to 65535. `None`: as the option `mtu` says.
@@ -148,8 +149,8 @@ pub static PATH_WORDS: &[PathWord] = &[
     PathWord {
         key: "cost",
         placeholder: "NUMBER",
-        expected: "a whole number from 0 to 4294967295",
-        help: "what it costs to use, for policies that look at it; smaller is cheaper",
+        expected: "a whole number from 0 to 255",
+        help: "what it costs to use: modes fastest and adaptive take cheaper paths first (default 0)",
     },
     PathWord {
         key: "name",
@@ -331,7 +332,10 @@ impl PathSpec {
             }
             "rate" => self.rate = PathRate::of_word(value).ok_or_else(malformed)?,
             "rate-down" => self.rate_down = PathRate::of_word(value).ok_or_else(malformed)?,
-            "cost" => self.cost = Some(number(value).ok_or_else(malformed)?),
+            "cost" => {
+                let cost = number(value).and_then(|cost| u8::try_from(cost).ok());
+                self.cost = Some(cost.ok_or_else(malformed)?);
+            }
             "name" => {
                 let sound = (1..=64).contains(&value.len())
                     && !value.contains(',')

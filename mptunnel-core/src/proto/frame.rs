@@ -45,10 +45,12 @@ pub enum Frame {
     Setting(Setting),
     /// Which paths brought a sample of the datagrams.
     Arrivals(Report),
-    /// The client says which share of the datagrams a path gets.
+    /// The client says which share of the datagrams a path gets, and what it costs.
     Weight {
         /// Path slot, below 32.
         path: u8,
+        /// What it costs to use.
+        cost: u8,
         /// The weight; 0: as it is measured.
         weight: u16,
     },
@@ -170,8 +172,10 @@ impl FrameList {
                     .put(&s.policy.budget.to_le_bytes())
                     .done(),
             ),
-            Frame::Weight { path, weight } => self
-                .put(0x12, &Writer::<4>::new().put(&[path, 0]).put(&weight.to_le_bytes()).done()),
+            Frame::Weight { path, cost, weight } => self.put(
+                0x12,
+                &Writer::<4>::new().put(&[path, cost]).put(&weight.to_le_bytes()).done(),
+            ),
             Frame::Rate { path, kbit } => self.put(
                 0x13,
                 &Writer::<8>::new().put(&[path, 0, 0, 0]).put(&kbit.to_le_bytes()).done(),
@@ -286,8 +290,7 @@ fn parse_body(code: u8, body: &[u8]) -> Option<Frame> {
         }
         (0x12, 4) => {
             let path = path(r.u8()?)?;
-            r.skip(1)?;
-            Some(Frame::Weight { path, weight: r.u16()? })
+            Some(Frame::Weight { path, cost: r.u8()?, weight: r.u16()? })
         }
         (0x13, 8) => {
             let path = path(r.u8()?)?;
@@ -341,7 +344,7 @@ mod tests {
         };
         let setting = Setting { seq: 9, by_server: true, is_answer: true, mode: 3, policy };
         all.push(Frame::Setting(setting));
-        all.push(Frame::Weight { path: 31, weight: 65_535 });
+        all.push(Frame::Weight { path: 31, cost: 255, weight: 65_535 });
         all.push(RATE);
         all
     }

@@ -315,6 +315,36 @@ fn a_path_whose_deep_buffer_fastest_fills_is_tried_ever_more_rarely_and_loses_no
 }
 
 #[test]
+fn fastest_and_adaptive_leave_a_dear_path_alone_while_a_cheap_one_is_fit() {
+    for chosen in [Mode::Fastest, Mode::Adaptive] {
+        let mut dear = PathSpec::both(delay(10));
+        dear.settings.cost = 1;
+        let paths = vec![dear.clone(), PathSpec::both(delay(40))];
+        let (mut world, _, client) = tunnel_with(1, mode(chosen), paths);
+        world.stream_both_ways(client, 200, 200);
+        // As long as adaptive takes to make fewer copies.
+        world.run_for(20 * S);
+        let carried = |world: &mut World| {
+            let before = [Up, Down].map(|way| put_in(world, client, way));
+            world.run_for(S);
+            [(Up, &before[0]), (Down, &before[1])]
+                .map(|(way, b)| since(&put_in(world, client, way), b))
+        };
+        for used in carried(&mut world) {
+            assert!(used[0] < 20 && used[1] >= 200, "{chosen:?}: {used:?}");
+        }
+
+        for way in [Up, Down] {
+            world.faults(path(client, 1), way).dark = true;
+        }
+        world.run_for(2 * S);
+        for used in carried(&mut world) {
+            assert!(used[0] >= 200, "{chosen:?}: {used:?}");
+        }
+    }
+}
+
+#[test]
 fn a_backup_is_silent_takes_over_within_three_probe_intervals_and_returns_by_its_policy() {
     for chosen in [Mode::Redundant, Mode::Weighted, Mode::Fastest, Mode::Adaptive] {
         for (failback, slow, returns) in [

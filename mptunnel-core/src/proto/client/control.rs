@@ -299,11 +299,12 @@ impl Client {
 
     fn send_ping(&mut self, now: Time, slot: u8, frames: FrameList) {
         let mut frames = self.with_news(now, frames);
-        let weighted = self.agreement.policy().mode == Mode::Weighted;
+        let matters = self.agreement.policy().mode != Mode::Redundant;
         let settings = self.path_mut(slot).map(|path| &path.settings);
-        let (weight, kbit) = settings.map_or((1, 0), |its| (its.weight, its.rate_down));
-        if weighted || weight != 1 {
-            frames = frames.push(Frame::Weight { path: slot, weight });
+        let (weight, cost, kbit) =
+            settings.map_or((1, 0, 0), |its| (its.weight, its.cost, its.rate_down));
+        if matters || weight != 1 || cost != 0 {
+            frames = frames.push(Frame::Weight { path: slot, cost, weight });
         }
         // Once there was one, that there is none has to be said: with every PING, as any may be
         // lost, and the server may be another one. It is padding otherwise.

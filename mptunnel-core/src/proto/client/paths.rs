@@ -35,6 +35,8 @@ pub struct PathSettings {
     pub rate_down: u32,
     /// Its share of the datagrams where each goes on one path; 0: as it is measured.
     pub weight: u16,
+    /// What it costs to use: cheaper paths come first.
+    pub cost: u8,
 }
 
 impl Default for PathSettings {
@@ -46,6 +48,7 @@ impl Default for PathSettings {
             rate: Rate::Unknown,
             rate_down: 0,
             weight: 1,
+            cost: 0,
         }
     }
 }
@@ -350,6 +353,7 @@ impl Client {
                 backup: path.settings.backup,
                 alive: path.up,
                 weight: path.settings.weight,
+                cost: path.settings.cost,
                 queue: path.throttle.queue(now),
                 rate: path.throttle.told(),
                 ..path.probe.candidate(path.slot, heard)

@@ -116,8 +116,8 @@ impl Adaptive {
         aim: f64,
         pairs: &impl Fn(u8, u8) -> Pair,
     ) -> (Vec<Candidate>, Vec<f64>) {
-        let favoured = |path: &Candidate, cost: f64| {
-            if self.used & path_bit(path.slot) != 0 { cost * HYSTERESIS } else { cost }
+        let favoured = |path: &Candidate, badness: f64| {
+            if self.used & path_bit(path.slot) != 0 { badness * HYSTERESIS } else { badness }
         };
         let mut rest = usable.to_vec();
         let (mut order, mut chances, mut all): (Vec<Candidate>, _, _) =
@@ -128,11 +128,12 @@ impl Adaptive {
                 let wait = path.rtt.unwrap_or(Duration::from_secs(60)).as_secs_f64();
                 // Of several paths that are good enough the fastest one is the best.
                 let enough = all * loss <= aim;
-                let cost = if enough { 0.0 } else { favoured(path, loss) };
-                (cost, favoured(path, wait), at, loss)
+                let badness = if enough { 0.0 } else { favoured(path, loss) };
+                (path.cost, badness, favoured(path, wait), at, loss)
             });
-            let best = ranked.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
-            let Some((_, _, at, loss)) = best else { break };
+            let best = ranked
+                .min_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)).then(a.2.total_cmp(&b.2)));
+            let Some((.., at, loss)) = best else { break };
             order.push(rest.remove(at));
             all *= loss;
             chances.push(all);
@@ -195,6 +196,17 @@ mod tests {
 
     fn policy() -> Policy {
         Policy { target_loss_ppb: 100_000, ..Policy::default() }
+    }
+
+    #[test]
+    fn cheap_paths_come_first_and_dear_ones_only_if_those_do_not_suffice() {
+        let dear = |path| Candidate { cost: 1, ..path };
+        let (mix, _) = settled(&[dear(path(0, 0.0, 10)), path(1, 0.0, 90)], &policy(), independent);
+        assert_eq!((mix.base, mix.more), (0b10, 0), "a good path is enough");
+
+        let lossy = [dear(path(0, 0.0, 10)), path(1, 0.05, 90)];
+        let (mix, _) = settled(&lossy, &policy(), independent);
+        assert_eq!((mix.base, mix.more), (0b10, 0b01), "the target counts");
     }
 
     fn independent(_: u8, _: u8) -> Pair {

@@ -63,6 +63,9 @@ pub struct Candidate {
     pub heard: bool,
     /// Its share under [`Mode::Weighted`]; 0: as it is measured.
     pub weight: u16,
+    /// What it costs to use: cheaper paths come first under [`Mode::Fastest`] and
+    /// [`Mode::Adaptive`].
+    pub cost: u8,
     /// The round trip to expect now, if there is a measurement.
     pub rtt: Option<Duration>,
     /// The shortest round trip.

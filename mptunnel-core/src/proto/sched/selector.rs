@@ -74,7 +74,7 @@ impl Selector {
         let (usable, extra) = memory.pool(candidates, join);
         let mut plan = match policy.mode {
             Mode::Redundant => Plan::all_on(bits(&usable)),
-            Mode::Fastest => Plan::all_on(memory.fastest.choose(now, &usable)),
+            Mode::Fastest => Plan::all_on(memory.fastest.choose(now, &cheapest(&usable))),
             Mode::Weighted => memory.shares.deal(now, &usable, &memory.gates, best),
             Mode::Adaptive => {
                 let pair = |a, b| observed.map_or(Pair::default(), |o| o.pair(a, b));
@@ -194,6 +194,12 @@ impl Memory {
         let rest = if alive.is_empty() { any(&|_| true) } else { alive };
         (rest, 0)
     }
+}
+
+/// Those of the paths that cost least.
+fn cheapest(paths: &[Candidate]) -> Vec<Candidate> {
+    let least = paths.iter().map(|path| path.cost).min();
+    paths.iter().filter(|path| Some(path.cost) == least).copied().collect()
 }
 
 fn bits(paths: &[Candidate]) -> u32 {

@@ -109,11 +109,12 @@ impl Server {
                     peer.publish(now);
                 }
             }
-            Frame::Weight { path, weight } => {
+            Frame::Weight { path, cost, weight } => {
                 if let Some(peer) = self.peers.get_mut(&id)
                     && let Some(slot) = peer.slots.get_mut(&path)
-                    && std::mem::replace(&mut slot.weight, weight) != weight
+                    && (slot.weight, slot.cost) != (weight, cost)
                 {
+                    (slot.weight, slot.cost) = (weight, cost);
                     peer.replan(now);
                 }
             }

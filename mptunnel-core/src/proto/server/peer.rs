@@ -628,6 +628,7 @@ impl Peer {
                 backup: slot.backup,
                 alive: slot.is_up(),
                 weight: slot.weight,
+                cost: slot.cost,
                 queue: self.throttle(slot.id).map_or(Duration::ZERO, |its| its.queue(now)),
                 rate: self.throttle(slot.id).and_then(Throttle::told),
                 ..slot.probe.candidate(slot.id, heard.max(slot.last_heard))

@@ -65,6 +65,8 @@ pub struct Slot {
     pub backup: bool,
     /// Its share where each datagram goes on one path; 0: as it is measured.
     pub weight: u16,
+    /// What the client says that it costs: cheaper paths come first.
+    pub cost: u8,
     /// Whether PINGs have stopped.
     pub silent: bool,
     /// See [`since`](Self::since): in tenths of a second, as there are many slots.
@@ -115,6 +117,7 @@ impl Slot {
             announced_ms: 0,
             backup: false,
             weight: 1,
+            cost: 0,
             silent: false,
             since_tenths: tenths(now),
             lingered: false,
