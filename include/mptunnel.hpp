@@ -158,6 +158,20 @@ inline void check(const std::error_code &code) {
         raise(code);
 }
 
+/// A text that may be longer at the next call than it was at the last.
+template <typename Print> std::string text(Print print) {
+    std::string buffer(256, '\0');
+    for (;;) {
+        std::ptrdiff_t len = print(&buffer[0], buffer.size() + 1);
+        check(code_of(len));
+        auto size = static_cast<std::size_t>(len);
+        bool whole = size <= buffer.size();
+        buffer.resize(whole ? size : size + size / 4);
+        if (whole)
+            return buffer;
+    }
+}
+
 /// Rounded up: who waits for a microsecond does not want to be told that it would have to wait.
 inline int ms(std::chrono::milliseconds time) noexcept {
     constexpr auto most = std::numeric_limits<int>::max();
@@ -263,6 +277,13 @@ public:
     }
     void set(const std::string &key, const std::string &value, std::error_code &code) noexcept {
         code = detail::code_of(mpt_config_set(handle_, key.c_str(), value.c_str()));
+    }
+
+    /// The value of an option, its default if it was not set: see mpt_config_get().
+    std::string get(const std::string &key) const {
+        return detail::text([&](char *buf, std::size_t cap) {
+            return mpt_config_get(handle_, key.c_str(), buf, cap);
+        });
     }
 
     /// The key itself, in place of a file: see mpt_config_set_key().
@@ -466,16 +487,17 @@ public:
         detail::check(detail::code_of(mpt_set(handle_, key.c_str(), value.c_str())));
     }
     std::string get(const std::string &key) const {
-        return text([&](char *buf, std::size_t cap) {
+        return detail::text([&](char *buf, std::size_t cap) {
             return mpt_get(handle_, key.c_str(), buf, cap);
         });
     }
     std::string local_addr() const {
-        return text([&](char *buf, std::size_t cap) { return mpt_local_addr(handle_, buf, cap); });
+        return detail::text(
+            [&](char *buf, std::size_t cap) { return mpt_local_addr(handle_, buf, cap); });
     }
     /// MPT_JSON or MPT_PROMETHEUS.
     std::string metrics(mpt_format format) const {
-        return text([&](char *buf, std::size_t cap) {
+        return detail::text([&](char *buf, std::size_t cap) {
             return mpt_metrics(handle_, format, buf, cap);
         });
     }
@@ -523,7 +545,8 @@ public:
     void dismiss(peer_id peer) { detail::check(detail::code_of(mpt_peer_dismiss(handle_, peer))); }
     /// For comparing both ends: see mpt_key_ids().
     std::string key_ids() const {
-        return text([&](char *buf, std::size_t cap) { return mpt_key_ids(handle_, buf, cap); });
+        return detail::text(
+            [&](char *buf, std::size_t cap) { return mpt_key_ids(handle_, buf, cap); });
     }
 
     mpt::stats stats(peer_id peer = 0) const {
@@ -548,20 +571,6 @@ private:
             all.resize(whole ? n : n + n / 4, begin);
             if (whole)
                 return all;
-        }
-    }
-
-    /// A text that may be longer at the next call than it was at the last.
-    template <typename Print> static std::string text(Print print) {
-        std::string buffer(256, '\0');
-        for (;;) {
-            std::ptrdiff_t len = print(&buffer[0], buffer.size() + 1);
-            detail::check(detail::code_of(len));
-            auto size = static_cast<std::size_t>(len);
-            bool whole = size <= buffer.size();
-            buffer.resize(whole ? size : size + size / 4);
-            if (whole)
-                return buffer;
         }
     }
 

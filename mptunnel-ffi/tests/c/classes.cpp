@@ -49,6 +49,8 @@ int main(int argc, char **argv) {
     config.set("key-file", argv[1]).set("idle-interval", "2s");
     mpt::config moved_config(std::move(config));
     config = mpt::config();
+    CHECK(moved_config.get("idle-interval") == "2s" && config.get("idle-interval") != "2s");
+    CHECK(thrown_by([&] { config.get("wndow"); }) == mpt::errc::config);
     CHECK(thrown_by([&] { config.set("wndow", "1"); }) == mpt::errc::config);
     CHECK(thrown_by([&] { config.set("wndow", "1"); }) == std::errc::invalid_argument);
 
