@@ -334,8 +334,12 @@ fn a_path_changes_while_the_tunnel_runs() {
     client.set_path(second, "to", &format!("127.0.0.1:{other_port}")).unwrap();
     wait_for(|| path(first).remote.is_some_and(|remote| remote.port() == other_port));
     other.wait_ready(Some(SOON)).unwrap();
-    assert_eq!(path(first).name, "renamed");
-    assert_eq!(path(second).name, format!("127.0.0.1:{other_port}"), "nobody gave it a name");
+    assert_eq!((&*path(first).name, &*path(second).name), ("renamed", "p1"));
+    // One that nobody named is called after where it leads.
+    let third = client.add_path(&format!("to=127.0.0.1:{port}")).unwrap();
+    assert_eq!(path(third).name, format!("127.0.0.1:{port}"));
+    client.set_path(third, "to", &format!("127.0.0.1:{other_port}")).unwrap();
+    assert_eq!(path(third).name, format!("127.0.0.1:{other_port}"));
 
     client.set_path(first, "weight", "3").unwrap();
     assert!(path(first).words.contains("weight=3"), "{}", path(first).words);
