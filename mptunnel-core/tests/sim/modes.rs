@@ -171,8 +171,9 @@ fn assert_refused(client_end: End, server_end: End) {
             assert_eq!(refusals, [], "{what}");
             let silent = |e: &ClientEvent| matches!(e, ClientEvent::ServerSilent(_));
             assert_eq!(count_client_events(&world, client, silent), 1, "{what}");
-            let end = world.client(client).client().expect("it runs");
-            assert!(end.silent_for(world.now()) > Some(5 * S), "{what}");
+            let host = world.client(client);
+            let silent = host.client().expect("it runs").silent_for(host.local(world.now()));
+            assert!(silent > Some(5 * S), "{what}: {silent:?}");
         }
     }
     // A key that the server does not have at all is shown to its operator, once a second at most.
