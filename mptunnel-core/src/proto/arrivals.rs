@@ -293,11 +293,17 @@ impl SentLog {
         }
     }
 
-    /// On which paths packet `pn` went, if that is remembered.
-    pub fn paths(&self, pn: u64) -> Option<u32> {
+    /// On which paths packet `pn` went, if that is remembered; it is not from then on. A number is
+    /// told once, and who tells it again and again shall neither be believed nor cost anything: the
+    /// pairs of 32 paths are many.
+    fn take(&self, pn: u64) -> Option<u32> {
         let cells = self.cells.get()?;
-        let value = self.cell(cells, pn)?.load(Relaxed);
-        (value & !u64::from(u32::MAX) == tag(pn)).then(|| low_half(value)).filter(|p| *p != 0)
+        let cell = self.cell(cells, pn)?;
+        let value = cell.load(Relaxed);
+        let paths = low_half(value);
+        let known = value & !u64::from(u32::MAX) == tag(pn) && paths != 0;
+        // Another number may come in between: that one stays.
+        (known && cell.compare_exchange(value, 0, Relaxed, Relaxed).is_ok()).then_some(paths)
     }
 
     fn cell<'a>(&self, cells: &'a [AtomicU64; REMEMBERED], pn: u64) -> Option<&'a AtomicU64> {
@@ -421,7 +427,7 @@ impl Observed {
         let mut arrivals = report.arrivals().iter().peekable();
         for step in 0..=report.span {
             let arrival = arrivals.next_if(|a| a.step == step);
-            let Some(sent) = log.paths(report.number(step)) else { continue };
+            let Some(sent) = log.take(report.number(step)) else { continue };
             let arrived = arrival.map_or(0, |a| a.paths & sent);
             self.add(sent, arrived, arrival);
         }
@@ -588,6 +594,20 @@ mod tests {
         assert_eq!((observed.samples(), observed.residual_loss()), (40, Some(0.0)));
     }
 
+    /// 31 paths make 465 pairs: 104 bytes that were believed each time cost 0.4 ms each time.
+    #[test]
+    fn what_is_told_again_counts_for_nothing_and_costs_nothing() {
+        let (log, mut observed) = (SentLog::default(), Observed::default());
+        (0..1_280).filter(|pn| log.wants(*pn)).for_each(|pn| log.note(pn, 0b11));
+        let report = Report::new(0, 6, 19);
+
+        for _ in 0..3 {
+            observed.on_report(&log, &report);
+        }
+
+        assert_eq!((observed.samples(), log.take(64)), (20, None));
+    }
+
     #[test]
     fn the_step_follows_the_rate_of_packets() {
         for (per_s, expected) in [(100u64, 3), (500, 4), (2_000, 6), (30_000, 8), (1_000_000, 13)] {
@@ -613,7 +633,7 @@ mod tests {
         for pn in (0..800_000u64).step_by(64) {
             let remembered = (800_000 - pn) / 64 <= REMEMBERED as u64;
             let expected = remembered.then_some(1 << (pn / 64 % 32));
-            assert_eq!(log.paths(pn), expected, "{pn}");
+            assert_eq!(log.take(pn), expected, "{pn}");
         }
     }
 
