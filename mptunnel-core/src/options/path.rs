@@ -298,9 +298,10 @@ impl PathSpec {
                 self.to = Some(value.parse().map_err(failed)?);
             }
             "if" => {
-                // 1 to IFNAMSIZ - 1 bytes, no slash, no colon (net/core/dev.c, dev_valid_name).
+                // 1 to IFNAMSIZ - 1 bytes, no slash, no colon (net/core/dev.c, dev_valid_name). Linux
+                // would take a comma, but between words that is where one ends.
                 let sound = (1..=15).contains(&value.len())
-                    && !value.contains(['/', ':'])
+                    && !value.contains(['/', ':', ','])
                     && !value.chars().any(|c| c.is_whitespace() || c.is_control());
                 self.interface = Some(sound.then(|| value.to_owned()).ok_or_else(malformed)?);
             }

@@ -75,6 +75,20 @@ fn every_word_has_an_effect_and_round_trips_at_the_ends_of_its_range() {
     }
 }
 
+/// A word that is set alone is not split at commas; what is shown of the path is.
+#[test]
+fn a_word_set_alone_is_shown_as_it_can_be_read_or_is_refused() {
+    for word in PATH_WORDS {
+        for value in ["a,b", "a,weight=9", "a b", ",", "h,:1", "[fe80::1%a,b]:1", "[fe80::1%a b]:1"]
+        {
+            let mut spec = PathSpec::default();
+            if spec.set_word(word.key, value).is_ok() {
+                assert_eq!(spec.to_string().parse().as_ref(), Ok(&spec), "{}={value}", word.key);
+            }
+        }
+    }
+}
+
 #[test]
 fn values_out_of_range_or_of_another_form_are_refused_with_what_was_expected() {
     for text in [
