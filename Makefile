@@ -12,6 +12,10 @@ DESTDIR ?=
 NETNS   ?= 1
 # 1 makes `make bench` a check that it works; no results are kept.
 QUICK   ?= 0
+# `make fuzz`: seconds for each target, which targets, and a sanitizer, such as address.
+FUZZ_SECONDS   ?= 60
+FUZZ_TARGETS   ?= $(sort $(basename $(notdir $(wildcard $(FUZZ)/fuzz_targets/*.rs))))
+FUZZ_SANITIZER ?= none
 # More for the yardstick, such as --external 'C=target/c-pipe'.
 BENCH_ARGS ?=
 
@@ -23,8 +27,9 @@ BIN    := $(BUILD)/release
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 NETTEST := bindings/cli/tests/netns
 BENCHES := mptunnel-core/benches
+FUZZ    := mptunnel-core/fuzz
 
-.PHONY: help build demo test lint doc test-rust test-vectors test-c test-instructions test-python wheel test-netns bench bench-baseline audit fmt header install clean
+.PHONY: help build demo test lint doc test-rust test-vectors test-c test-instructions test-python wheel test-netns bench bench-baseline fuzz audit fmt header install clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -125,6 +130,23 @@ endif
 test-c: build ## the C and C++ interface: compiled, linked and misused in every way
 	mptunnel-ffi/tests/c/setup
 	$(PYTHON) mptunnel-ffi/tests/c/run.py --target-dir $(BUILD)
+
+# libFuzzer is C++, and its instrumentation a nightly feature. The protocol has no unsafe code, so the
+# sanitizers have little to find in it and would halve the speed; `make test-c` has them for the rest.
+fuzz: $(TOOLS)/bin/cargo-fuzz ## hostile input for FUZZ_SECONDS=60 each: what CONTRIBUTING.md says of fuzzing
+	@rustc +nightly --version >/dev/null 2>&1 || { \
+	  echo "make fuzz takes a nightly compiler: rustup toolchain install nightly --profile minimal"; \
+	  exit 1; }
+	for target in $(FUZZ_TARGETS); do \
+	  echo "fuzz $$target for $(FUZZ_SECONDS) s"; mkdir -p $(FUZZ)/corpus/$$target; \
+	  MPTUNNEL_FUZZ_SEEDS=$(abspath $(FUZZ)/corpus) PATH=$(abspath $(TOOLS)/bin):$$PATH \
+	  $(CARGO) +nightly fuzz run --fuzz-dir $(FUZZ) --sanitizer $(FUZZ_SANITIZER) $$target -- \
+	    -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -rss_limit_mb=512 \
+	    -use_value_profile=1 -print_final_stats=1 || exit; \
+	done
+
+$(TOOLS)/bin/cargo-fuzz:
+	$(CARGO) install cargo-fuzz --locked --root $(TOOLS)
 
 header: ## make include/mptunnel.h from the sources of mptunnel-ffi
 	MPTUNNEL_WRITE_HEADER=1 $(CARGO) test --locked -p mptunnel-ffi --test header

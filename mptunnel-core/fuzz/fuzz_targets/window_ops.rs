@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: BSD-2-Clause
+#![no_main]
+
+use mptunnel_fuzz::{bodies, write_seeds};
+
+libfuzzer_sys::fuzz_target!(
+    init: write_seeds("window_ops"),
+    |data: &[u8]| bodies::window_ops::run(data)
+);
