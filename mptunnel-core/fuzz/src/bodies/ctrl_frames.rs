@@ -37,7 +37,7 @@ pub fn samples() -> Vec<Frame> {
         Frame::RekeyRequest,
         Frame::Setting(setting),
         Frame::Arrivals(report),
-        Frame::Weight { path, weight: 3 },
+        Frame::Weight { path, cost: 2, weight: 3 },
         Frame::Rate { path, kbit: 8_000 },
     ]
 }
