@@ -143,6 +143,15 @@ pub enum LineErrorKind {
     /// The line is not UTF-8.
     #[error("this line is not UTF-8 text")]
     NotText,
+    /// The line is a key, as those of key files are. It is not repeated here.
+    #[error(
+        "this is a key, as a key file has it: name that file with key-file = FILE in the \
+         configuration, which is another file"
+    )]
+    Key,
+    /// More lines are not understood than are worth telling.
+    #[error("and more is wrong from here on: is this a configuration file?")]
+    TooManyErrors,
     /// The file is larger than any configuration.
     #[error("the file is too large for a configuration file")]
     TooLarge,
@@ -153,7 +162,8 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or lines of it are not understood: all of them are told.
+    /// The file cannot be read, or lines of it are not understood: all of them are told, or the
+    /// first 20.
     pub fn load(file: &Path, place: Place) -> Result<ConfigFile, ConfigErrors> {
         let name = file.display().to_string();
         let mut bytes = Vec::new();
@@ -168,7 +178,7 @@ impl ConfigFile {
     ///
     /// # Errors
     ///
-    /// Lines are not understood: all of them are told.
+    /// Lines are not understood: all of them are told, or the first 20.
     pub fn parse(name: &str, text: &[u8], place: Place) -> Result<ConfigFile, ConfigErrors> {
         let mut parser = Parser { place, config: ConfigFile::default(), errors: Vec::new() };
         if u64::try_from(text.len()).is_ok_and(|len| len > MAX_FILE) {
@@ -181,6 +191,13 @@ impl ConfigFile {
                 match std::str::from_utf8(line) {
                     Ok(line) => parser.take_line(number, line.trim()),
                     Err(_) => parser.fail(number, LineErrorKind::NotText),
+                }
+                if parser.errors.len() > MAX_ERRORS {
+                    // Probably another file by mistake, of which messages tell no more than they
+                    // have to.
+                    parser.errors.truncate(MAX_ERRORS);
+                    parser.fail(number, LineErrorKind::TooManyErrors);
+                    break;
                 }
             }
         }
@@ -215,6 +232,12 @@ impl Parser {
     fn take_line(&mut self, line: usize, text: &str) {
         if text.is_empty() || text.starts_with('#') {
             return;
+        }
+        // The key file in place of the configuration: messages end up in logs and in questions to
+        // others, so they must not repeat it.
+        let first = text.split_ascii_whitespace().next();
+        if first.is_some_and(|word| crate::keyfile::decode(word).is_some()) {
+            return self.fail(line, LineErrorKind::Key);
         }
         match text.split_once('=') {
             Some(("to", _)) => self.take_path(line, path::words(text), None),
@@ -357,6 +380,9 @@ fn apart(joined: &str) -> String {
 
 /// Bytes of the largest file that is read: far above any configuration, far below `/dev/zero`.
 const MAX_FILE: u64 = 1 << 20;
+
+/// So many mistakes are told, and that there are more.
+const MAX_ERRORS: usize = 20;
 
 #[cfg(test)]
 #[path = "file_tests.rs"]

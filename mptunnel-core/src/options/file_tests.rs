@@ -153,6 +153,32 @@ fn each_mistake_has_a_remedy() {
 }
 
 #[test]
+fn a_key_file_in_place_of_the_configuration_is_told_without_the_key() {
+    let key = "EJrbJhWobDcYPfole3HZH5VXW6cnX+YWKA29Csx8baY=";
+    for text in [format!("{key}\n"), format!("# made today\n  {key} psk=file name=laptop\n")] {
+        let errors = message(&text);
+        assert!(errors.contains("this is a key, as a key file has it"), "{errors}");
+        assert!(!errors.contains(&key[..8]), "{errors}");
+    }
+    // A public key belongs there.
+    assert!(parse(&format!("peer-key = {key}\nh 4000\n")).is_ok());
+}
+
+#[test]
+fn of_another_file_by_mistake_only_the_first_mistakes_are_told() {
+    assert_eq!(message(&"h\n".repeat(MAX_ERRORS)).lines().count(), MAX_ERRORS);
+
+    let errors = message(&"h\n".repeat(1000));
+    assert_eq!(errors.lines().count(), MAX_ERRORS + 1);
+    assert!(
+        errors.ends_with(
+            "client.conf:21: and more is wrong from here on: is this a configuration file?"
+        ),
+        "{errors}"
+    );
+}
+
+#[test]
 fn what_is_there_twice_is_told_with_both_lines() {
     assert_eq!(
         message("mtu = 1400\n\nmtu = 1400\n"),
