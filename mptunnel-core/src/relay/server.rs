@@ -388,7 +388,14 @@ impl Shared {
         if said.target.is_none_or(|at| now.since(at) >= Duration::from_secs(60)) {
             said.target = Some(now);
             let target = self.target.read().map_or("?".to_owned(), |t| t.to_string());
-            log::warn!(target: "mptunnel::relay", "target {target}: {error}");
+            if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                log::warn!(
+                    target: "mptunnel::relay",
+                    "target {target}: nothing listens there; datagrams are lost until it does"
+                );
+            } else {
+                log::warn!(target: "mptunnel::relay", "target {target}: {error}");
+            }
         }
     }
 
