@@ -143,7 +143,8 @@ impl Stage {
                 0 => world.suspend_client(client),
                 1 => world.resume_client(client),
                 2 => world.set_server_clock(self.server, Time::from_micros(script.number() >> 20)),
-                _ => world.dismiss(client),
+                // That is for good, so it is not done to the honest.
+                _ => world.dismiss(self.stolen),
             },
             16 => world.with_server(self.server, |server, now| server.close(now)),
             // Any bytes, at either end.
