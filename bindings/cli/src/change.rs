@@ -231,16 +231,20 @@ fn follow(args: &EventsArgs) -> Result<(), ControlError> {
         let word = |key: &str| harmless(event[key].as_str().unwrap_or("?"));
         write_out(&format!("{} {} {}\n", word("time"), word("level"), word("text")))
     };
+    let mut from = None;
     if args.recent || args.once {
         let recent = program.ask(&json!({ "ask": "recent" }))?;
+        // What happens until the next request is not to be missed.
+        from = Some(0);
         for event in recent.as_array().into_iter().flatten() {
             show(event).map_err(ControlError::Lost)?;
+            from = event["number"].as_u64().map(|number| number + 1).or(from);
         }
     }
     if args.once {
         return Ok(());
     }
-    program.follow(|event| show(event).map(|()| true))
+    program.follow(from, |event| show(event).map(|()| true))
 }
 
 #[cfg(test)]

@@ -339,6 +339,26 @@ fn strange_visitors_are_answered_or_sent_away_and_hold_up_nobody() {
     client.expect("counters:");
 }
 
+#[test]
+fn who_follows_events_from_a_number_misses_none_that_came_since() {
+    let world = World::new();
+    let dead = format!("127.0.0.1 {} name=dead\n", unused_port());
+    let client = world.client(&dead, &[]);
+    let stream = UnixStream::connect(socket_of(&world, &client, "mpclient")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.expect("path dead is down");
+
+    (&stream).write_all(b"{\"ask\":\"events\",\"from\":0}\n").unwrap();
+
+    let lines: Vec<String> = BufReader::new(&stream).lines().take(2).map(Result::unwrap).collect();
+    assert_eq!(lines[0], "{\"ok\":null}");
+    let first: Value = serde_json::from_str(&lines[1]).unwrap();
+    assert_eq!(
+        (&first["event"]["number"], &first["event"]["event"]),
+        (&0.into(), &"path_down".into())
+    );
+}
+
 /// Asks over HTTP, and returns all that comes.
 #[allow(clippy::disallowed_types, reason = "a monitor asks over TCP")]
 fn http(port: &str, request: &str) -> String {

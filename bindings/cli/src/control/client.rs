@@ -205,16 +205,22 @@ impl Connection {
         }
     }
 
-    /// Follows the events: calls `each` with every one until it says that this is enough.
+    /// Follows the events, from number `from` on or from now on: calls `each` with every one until
+    /// it says that this is enough.
     ///
     /// # Errors
     ///
     /// The program refused, or is gone.
     pub fn follow(
         &mut self,
+        from: Option<u64>,
         mut each: impl FnMut(&Value) -> io::Result<bool>,
     ) -> Result<(), ControlError> {
-        self.ask(&json!({ "ask": "events" }))?;
+        let request = match from {
+            Some(from) => json!({ "ask": "events", "from": from }),
+            None => json!({ "ask": "events" }),
+        };
+        self.ask(&request)?;
         self.stream.get_ref().set_read_timeout(None).map_err(ControlError::Lost)?;
         loop {
             let line = self.line()?;

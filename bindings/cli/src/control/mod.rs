@@ -15,7 +15,7 @@
 //! {"ask":"path-set","path":"lte","words":"weight=2"}  {"ok":null}
 //! {"ask":"path-remove","path":"lte"}                  {"ok":null}
 //! {"ask":"recent"}                                    {"ok":[{…},…]}
-//! {"ask":"events"}                                    {"ok":null}, then {"event":{…}} for ever
+//! {"ask":"events","from":7}     (or without from)     {"ok":null}, then {"event":{…}} for ever
 //! {"ask":"what"}                                      {"error":"…","kind":"usage"}
 //! ```
 //!

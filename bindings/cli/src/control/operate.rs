@@ -31,8 +31,8 @@ pub(crate) struct Operations<R> {
 pub(crate) enum Answer {
     /// It was done, and this is the result, as JSON.
     Done(String),
-    /// The events from now on are wanted.
-    Follow,
+    /// The events from this number on are wanted: those that are remembered, and all new ones.
+    Follow(u64),
 }
 
 /// Why a request was not done.
@@ -81,7 +81,10 @@ impl<R: Relay> Operations<R> {
             "status" => Ok(Answer::Done(self.status(&self.relay.snapshot()))),
             "prometheus" => done(self.metrics().into()),
             "recent" => done(self.events.since(0).0.into()),
-            "events" => Ok(Answer::Follow),
+            "events" => {
+                let now = self.events.since(u64::MAX).1;
+                Ok(Answer::Follow(request.get("from").and_then(Value::as_u64).unwrap_or(now)))
+            }
             "get" => self.get(text("key")).and_then(done),
             "set" => self.set(word("key")?, word("value")?).and_then(|()| done(Value::Null)),
             "path-add" => {

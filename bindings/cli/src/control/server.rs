@@ -365,8 +365,8 @@ impl Visitor {
         };
         let line = match answer {
             Ok(Answer::Done(result)) => format!("{{\"ok\":{result}}}\n"),
-            Ok(Answer::Follow) => {
-                self.follows = Some(operations.events.since(u64::MAX).1);
+            Ok(Answer::Follow(from)) => {
+                self.follows = Some(from);
                 "{\"ok\":null}\n".to_owned()
             }
             Err(error) => refusal(&error),
