@@ -277,7 +277,7 @@ fn see_path(now: Time, peer: &Peer, slot: &Slot, info: &mut PathInfo) -> PathCou
     info.worth_out = score(Observed::outgoing);
     info.worth_in = score(Observed::incoming);
     info.max_packet = slot.pmtu.size();
-    info.queue = peer.pace(slot.id).map(|pace| pace.waiting(now));
+    info.queue = peer.pace_in_force(slot.id).map(|pace| pace.waiting(now));
     info.measure(now, &slot.probe.health);
     let counts = peer.slot_counts(slot);
     info.count(counts);

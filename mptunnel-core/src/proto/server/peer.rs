@@ -126,6 +126,11 @@ impl Peer {
         self.throttle(slot)?.pace()
     }
 
+    /// The same, once somebody sends what waits there: until then packets leave as they come.
+    pub fn pace_in_force(&self, slot: u8) -> Option<&Arc<Pace>> {
+        self.pace(slot).filter(|_| self.has_pacer)
+    }
+
     fn throttle(&self, slot: u8) -> Option<&Throttle> {
         self.throttles.iter().find(|(of, _)| *of == slot).map(|(_, throttle)| throttle)
     }
@@ -579,7 +584,7 @@ impl Peer {
             return;
         }
         let usable = self.usable();
-        let pace = |slot| self.pace(slot).filter(|_| self.has_pacer).cloned();
+        let pace = |slot| self.pace_in_force(slot).cloned();
         let slots = self.slots.values().filter(|s| usable & path_bit(s.id) != 0);
         let target = |slot: &Slot| match (&slot.active, &slot.candidate) {
             (Some(route), _) => Some(Target {
