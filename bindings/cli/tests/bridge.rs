@@ -66,10 +66,10 @@ fn datagrams_of_all_sizes_pass_whole_both_ways() {
 fn loss_takes_its_share_and_the_seed_decides_which() {
     let arrived = |words: &str| {
         let sink = Sink::start();
-        let words = format!("--to {} --dir up --loss 30%{words}", sink.address);
+        let words = format!("--to {} --dir up --loss 30% --stats 0.05{words}", sink.address);
         let mut bridge = Bridge::start(&format!("-l 127.0.0.1:0 {words}"));
         let seed = bridge.await_line(" --seed ").replace("random decisions by", "");
-        send_numbers(&connected(bridge.ports[0]));
+        send_numbers(&mut bridge);
         let stats = bridge.stop().remove(0);
         let numbers = sink.stop();
         assert_eq!(stats["up in"], NUMBERS);
@@ -93,10 +93,10 @@ fn loss_takes_its_share_and_the_seed_decides_which() {
 #[test]
 fn duplication_delivers_every_datagram_twice() {
     let sink = Sink::start();
-    let words = format!("-l 127.0.0.1:0 --to {} --dir up --loss 50% --dup 100%", sink.address);
-    let bridge = Bridge::start(&words);
+    let words = "--dir up --loss 50% --dup 100% --stats 0.05";
+    let mut bridge = Bridge::start(&format!("-l 127.0.0.1:0 --to {} {words}", sink.address));
 
-    send_numbers(&connected(bridge.ports[0]));
+    send_numbers(&mut bridge);
 
     let stats = bridge.stop().remove(0);
     let numbers = sink.stop();
@@ -132,14 +132,18 @@ fn delay_applies_to_each_direction_and_not_to_the_other() {
     };
 
     assert!(round_trip("both") >= 400);
-    let one_way = [round_trip("up"), round_trip("down")];
-    assert!(one_way.iter().all(|ms| (200..400).contains(ms)), "{one_way:?}");
+    for way in ["up", "down"] {
+        // A machine that is busy may double some, but not all of them.
+        let times = std::iter::repeat_with(|| round_trip(way)).take(10);
+        let quick = times.inspect(|ms| assert!(*ms >= 200, "{way}: {ms}")).find(|ms| *ms < 400);
+        assert!(quick.is_some(), "{way}: as much as both");
+    }
 }
 
 #[test]
 fn signals_begin_and_end_a_blackout() {
     let echo = Echo::start();
-    let words = format!("-l 127.0.0.1:0 --to {}", echo.address);
+    let words = format!("-l 127.0.0.1:0 --to {} --stats 0.05", echo.address);
     // With an emulated link in each direction, and without.
     for words in [format!("{words} --delay 0.1"), words] {
         let mut bridge = Bridge::start(&words);
@@ -150,7 +154,7 @@ fn signals_begin_and_end_a_blackout() {
         bridge.signal(Signal::SIGUSR1);
         bridge.await_line("blackout begins");
         peer.send(b"lost").unwrap();
-        assert_eq!(receive_within(&peer, Duration::from_millis(150)), None);
+        bridge.await_line(" dark=1 ");
         bridge.signal(Signal::SIGUSR2);
         bridge.await_line("blackout ends");
         peer.send(b"after").unwrap();
@@ -163,7 +167,7 @@ fn signals_begin_and_end_a_blackout() {
 #[test]
 fn a_blackout_begins_and_ends_by_the_clock() {
     let echo = Echo::start();
-    let times = "--blackhole-after 0.3 --blackhole-for 1";
+    let times = "--blackhole-after 0.3 --blackhole-for 2 --stats 0.05";
     let mut bridge = Bridge::start(&format!("-l 127.0.0.1:0 --to {} {times}", echo.address));
     let peer = connected(bridge.ports[0]);
 
@@ -173,6 +177,7 @@ fn a_blackout_begins_and_ends_by_the_clock() {
     bridge.await_line("blackout begins");
     let began = start.elapsed();
     peer.send(b"lost").unwrap();
+    bridge.await_line(" dark=1 ");
     bridge.await_line("blackout ends");
 
     assert!(began >= Duration::from_millis(300), "{began:?}");
@@ -185,11 +190,11 @@ fn a_blackout_begins_and_ends_by_the_clock() {
 fn a_destination_that_is_closed_is_counted_and_used_once_it_is_back() {
     // An address that no other test uses, so that the port stays free.
     let address = UdpSocket::bind("127.0.0.99:0").unwrap().local_addr().unwrap();
-    let bridge = Bridge::start(&format!("-l 127.0.0.1:0 --to {address}"));
+    let mut bridge = Bridge::start(&format!("-l 127.0.0.1:0 --to {address} --stats 0.05"));
     let peer = connected(bridge.ports[0]);
-    for _ in 0..20 {
+    for number in 1..=5 {
         peer.send(b"nobody is there").unwrap();
-        sleep(Duration::from_millis(2));
+        bridge.await_line(&format!(" refused={number} "));
     }
 
     let echo = Echo::at(address);
@@ -198,8 +203,7 @@ fn a_destination_that_is_closed_is_counted_and_used_once_it_is_back() {
     assert_eq!(receive(&peer).as_deref(), Some(&b"now"[..]));
     drop(echo);
     let stats = bridge.stop().remove(0);
-    assert!(stats["up refused"] >= 10, "{stats:?}");
-    assert_eq!((stats["up in"], stats["up out"]), (21, 21));
+    assert_eq!((stats["up in"], stats["up out"], stats["up refused"]), (6, 6, 5));
 }
 
 #[test]
@@ -241,16 +245,18 @@ fn where_one_peer_too_many_comes_the_one_idle_longest_makes_room() {
 fn idle_peers_are_forgotten_with_their_sockets() {
     let echo = Echo::start();
     let mut bridge =
-        Bridge::start(&format!("-l 127.0.0.1:0 --to {} --idle 0.2 --stats 0.1", echo.address));
+        Bridge::start(&format!("-l 127.0.0.1:0 --to {} --idle 1 --stats 0.1", echo.address));
     let descriptors = format!("/proc/{}/fd", bridge.child.id());
     let open = || std::fs::read_dir(&descriptors).unwrap().count();
     let before = open();
+    let mut most = before;
     for _ in 0..20 {
         let peer = connected(bridge.ports[0]);
         peer.send(b"hello").unwrap();
         assert!(receive(&peer).is_some());
+        most = most.max(open());
     }
-    assert!(open() > before);
+    assert!(most > before);
 
     bridge.await_line("peers=0 rejected=0 up in=20");
 
@@ -460,12 +466,14 @@ impl<T: Send + 'static> Server<T> {
     }
 }
 
-/// Sends the numbers below [`NUMBERS`], and gives them time to pass.
-fn send_numbers(socket: &UdpSocket) {
+/// Sends the numbers below [`NUMBERS`] through a bridge that tells what it does, and waits until it
+/// has taken them.
+fn send_numbers(bridge: &mut Bridge) {
+    let socket = connected(bridge.ports[0]);
     for number in 0..NUMBERS as u32 {
         socket.send(&number.to_le_bytes()).unwrap();
     }
-    sleep(Duration::from_millis(200));
+    bridge.await_line(&format!(" up in={NUMBERS} "));
 }
 
 fn connected(to: SocketAddr) -> UdpSocket {
@@ -476,11 +484,7 @@ fn connected(to: SocketAddr) -> UdpSocket {
 }
 
 fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
-    receive_within(socket, PATIENCE)
-}
-
-fn receive_within(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
-    socket.set_read_timeout(Some(patience)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut buffer = vec![0; 65_536];
     loop {
         match socket.recv(&mut buffer) {
@@ -497,4 +501,4 @@ fn receive_within(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
 /// the machine is.
 const NUMBERS: u64 = 500;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(15);

@@ -54,7 +54,8 @@ fn one_datagram_from_anybody_kills_neither_end() {
         }
     }
 
-    assert_eq!(app.ask(b"after"), b"after");
+    // The garbage may have filled a buffer.
+    app.until_answered();
     assert!(server.is_running() && client.is_running());
 }
 
@@ -143,7 +144,8 @@ fn an_empty_datagram_stops_nothing_in_either_direction() {
     }
 
     assert_eq!(app.ask(b"after"), b"after");
-    assert_eq!((server.descriptors(), client.descriptors()), descriptors);
+    server.expect_descriptors(descriptors.0);
+    client.expect_descriptors(descriptors.1);
 }
 
 #[test]
@@ -163,7 +165,7 @@ fn a_closed_target_port_exhausts_nothing_and_is_told_once() {
         sleep(Duration::from_millis(1));
     }
 
-    assert_eq!(server.descriptors(), descriptors);
+    server.expect_descriptors(descriptors);
     assert_eq!(server.count(&format!("target {target}: ")), 1, "{}", server.log());
     // Once there is somebody, the same flow reaches them; first with what was still under way.
     let socket = UdpSocket::bind(target).unwrap();

@@ -321,6 +321,18 @@ fn strange_visitors_are_answered_or_sent_away_and_hold_up_nobody() {
     // That was the end.
     assert_eq!(last.read(&mut [0; 1]).unwrap_or(0), 0);
 
+    // There is room again, once it is noticed that they are gone: a process that another test is
+    // about to start may have their sockets a little longer.
+    let has_room = || {
+        let (mut stream, mut line) = (connect(), String::new());
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // It is closed at once if there is none.
+        let _ = stream.write_all(b"{\"ask\":\"hello\"}\n");
+        let _ = BufReader::new(stream).read_line(&mut line);
+        line.starts_with("{\"ok\":{")
+    };
+    wait_until(has_room, || client.log());
+
     // Two requests at once are answered one after the other.
     let mut both = connect();
     let two = b"{\"ask\":\"get\",\"key\":\"flows\"}\n{\"ask\":\"recent\"}\n";
@@ -378,6 +390,7 @@ fn metrics_are_served_where_they_are_asked_for() {
     let server = world.server(echo.address, &["--metrics", "0", "--control", "off"]);
     let client = world.connected_client(&server);
     App::of(client.address()).ask(b"hello");
+    server.expect("path 0 is up");
     let line = server.expect("metrics at http://127.0.0.1:");
     let port = line.rsplit(':').next().unwrap().trim_end_matches("/metrics").to_owned();
     // Somebody who is slow holds up nobody.

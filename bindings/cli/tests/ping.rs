@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Cursor;
 
 use nix::sys::signal::Signal;
-use support::{MPTUNNEL, PATIENCE, Program, Service, World, bridge, output};
+use support::{MPTUNNEL, PATIENCE, Program, Service, World, bridge, output, wait_until};
 
 /// A line of the summary: sent, answered, and the whole line.
 struct Row {
@@ -40,7 +40,11 @@ fn a_bridge_killed_in_the_middle_is_lost_on_its_path_and_not_over_the_tunnel() {
     let (_server, [one, two], file) = two_bridges(&world, &echo);
     let mut ping = world.start(MPTUNNEL, &["ping", "-i", "0.05", "--echo", &file]);
     // Some rounds with both.
-    ping.expect("    0.2");
+    let answered = |name: &str| {
+        let of_rounds = |line: &&str| line.contains(&format!("  {name} "));
+        ping.log().lines().filter(of_rounds).filter(|line| !line.contains(" lost")).count()
+    };
+    wait_until(|| answered("two") >= 5, || ping.log());
 
     two.kill();
     let told = ping.expect("two: OUTAGE since ");
@@ -71,15 +75,18 @@ fn as_many_rounds_as_asked_for_and_with_quiet_the_summary_only() {
     let echo = Service::echo();
     let (_server, _bridges, file) = two_bridges(&world, &echo);
     let args = ["ping", "-q", "-c", "5", "-i", "0.02", &file];
+    let mut all_came = || {
+        let (status, out, err) = output(world.command(MPTUNNEL, &args));
+        assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
+        assert!(out.starts_with("\n5 rounds, one every 20 ms; tunnel: first answer over any path"));
+        assert_eq!(out.lines().count(), 7, "{out}");
+        let rows = ["one", "two", "tunnel"].map(|name| row(&out, name));
+        assert!(rows.iter().all(|row| row.sent == 5), "{out}");
+        rows.iter().all(|row| row.answered == 5)
+    };
 
-    let (status, out, err) = output(world.command(MPTUNNEL, &args));
-
-    assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
-    assert!(out.starts_with("\n5 rounds, one every 20 ms; tunnel: first answer over any path"));
-    for name in ["one", "two", "tunnel"] {
-        assert_eq!((row(&out, name).sent, row(&out, name).answered), (5, 5), "{out}");
-    }
-    assert_eq!(out.lines().count(), 7, "{out}");
+    // A machine that is busy may be late with the last answers: then once more.
+    wait_until(&mut all_came, || "there is loss in all runs".to_owned());
 }
 
 #[test]

@@ -199,7 +199,8 @@ fn garbage_from_strangers_changes_nothing_and_is_not_answered() {
         }
     }
 
-    assert_eq!(app.ask(b"after"), b"after");
+    // The garbage may have filled a buffer.
+    app.until_answered();
     for stranger in &strangers {
         assert!(stranger.receive(Duration::from_millis(200)).is_none(), "it was answered");
     }

@@ -11,9 +11,6 @@ use std::time::Duration;
 
 use support::{App, MPCLIENT, MPSERVER, MPTUNNEL, PATIENCE, Service, World, output};
 
-/// How soon different keys or settings are told.
-const SOON: Duration = Duration::from_secs(6);
-
 fn nowhere() -> SocketAddr {
     (Ipv4Addr::LOCALHOST, 9).into()
 }
@@ -92,8 +89,8 @@ fn different_keys_are_told_at_both_ends_with_the_ids_to_compare() {
     let server = there.server(nowhere(), &[]);
     let client = here.client(&format!("127.0.0.1 {}\n", server.port()), &[]);
 
-    server.expect_line(&["warn", "key id", "which is not ours"], SOON);
-    client.expect_line(&["warn", "no answer from the server", "different keys"], SOON);
+    server.expect_line(&["warn", "key id", "which is not ours"], PATIENCE);
+    client.expect_line(&["warn", "no answer from the server", "different keys"], PATIENCE);
     let id = client.expect("key id").split("key id ").nth(1).unwrap()[..16].to_owned();
     server.expect(&format!("somebody tried with key id {id}"));
 
@@ -117,8 +114,8 @@ fn a_mismatch_of_encryption_is_told_at_both_ends() {
         let client = support::Program::start(client);
 
         let words = ["warn", "refused", "encryption", on];
-        client.expect_line(&words, SOON);
-        server.expect_line(&words, SOON);
+        client.expect_line(&words, PATIENCE);
+        server.expect_line(&words, PATIENCE);
         let (with, without) = if server_off { (server, client) } else { (client, server) };
         with.expect_line(&["warn", "encryption is off"], PATIENCE);
         assert_eq!(without.count("encryption is off: everybody"), 0);
@@ -268,8 +265,8 @@ fn a_client_with_an_unlisted_key_is_refused_and_told_so() {
         &[],
     );
 
-    client.expect_line(&["warn", "refused by the server"], SOON);
-    server.expect_line(&["warn", "a client was refused"], SOON);
+    client.expect_line(&["warn", "refused by the server"], PATIENCE);
+    server.expect_line(&["warn", "a client was refused"], PATIENCE);
 }
 
 #[test]

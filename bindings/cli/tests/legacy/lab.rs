@@ -32,8 +32,9 @@ pub struct Lab {
     /// `MPTUNNEL_ENCRYPT` of both ends.
     pub encrypt: &'static str,
     pub config: String,
-    /// What a minute is here.
-    minute: Duration,
+    /// What a minute is here. Who is silent for five seconds of it may be followed if he counts
+    /// anew, and a machine that is busy may be late with copies by as much.
+    pub minute: Duration,
     pub server: Option<Program>,
     pub client: Option<Program>,
     bridges: Vec<Program>,
@@ -56,10 +57,14 @@ impl Lab {
         }
     }
 
-    /// Three bridges that lose so much, and both ends. Copies may be late on a machine that is busy:
-    /// who is silent for five seconds may be followed if he counts anew, so these are not so short.
-    pub fn start(encrypt: &'static str, server: Kind, client: Kind, loss: &str) -> Lab {
-        let mut lab = Lab { minute: 6 * MINUTE, ..Lab::new(encrypt) };
+    /// Nothing runs yet, and no time has to pass: a minute is one.
+    pub fn in_real_time(encrypt: &'static str) -> Lab {
+        Lab { minute: Duration::from_secs(60), ..Lab::new(encrypt) }
+    }
+
+    /// Three bridges that lose so much, and both ends.
+    pub fn start(self, server: Kind, client: Kind, loss: &str) -> Lab {
+        let mut lab = self;
         lab.start_server(server);
         for seed in ["1", "2", "3"] {
             let words = ["--loss", loss, "--seed", seed];

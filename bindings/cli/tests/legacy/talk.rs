@@ -2,7 +2,7 @@
 //! Traffic, restarts, and who may use the tunnel.
 
 use crate::lab::Kind::{self, Classic, Ours};
-use crate::lab::{Lab, answered, ask, at_once};
+use crate::lab::{Lab, MINUTE, answered, ask, at_once};
 use crate::support::{MPCLIENT, MPSERVER, PATIENCE, output};
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -15,7 +15,7 @@ const ALL: [(Kind, Kind); 3] = [(Classic, Ours), (Ours, Classic), (Ours, Ours)];
 fn over_three_bridges_that_lose_thirty_per_cent_one_copy_is_enough() {
     let cases = ALL.into_iter().flat_map(|ends| [(ends, "0"), (ends, "1")]);
     at_once(cases, |((server, client), encrypt)| {
-        let lab = Lab::start(encrypt, server, client, "30%");
+        let lab = Lab::in_real_time(encrypt).start(server, client, "30%");
         let app = lab.app();
         app.until_answered();
 
@@ -47,7 +47,9 @@ fn what_we_send_in_clear_is_taken_by_a_classic_peer_that_obfuscates() {
 #[test]
 fn a_restart_of_either_end_heals() {
     at_once(ALL, |(server, client)| {
-        let mut lab = Lab::start("1", server, client, "0%");
+        let mut lab = Lab::new("1");
+        lab.minute = 6 * MINUTE;
+        let mut lab = lab.start(server, client, "0%");
         let app = lab.app();
         app.until_answered();
         assert_eq!(answered(&app, 100), 100);
@@ -67,7 +69,7 @@ fn a_restart_of_either_end_heals() {
 
 #[test]
 fn an_orderly_restart_of_our_end_goes_on_right_above_the_last_number() {
-    let mut lab = Lab::start("0", Classic, Ours, "0%");
+    let mut lab = Lab::in_real_time("0").start(Classic, Ours, "0%");
     let app = lab.app();
     app.until_answered();
     assert_eq!(answered(&app, 20), 20);
@@ -84,7 +86,7 @@ fn an_orderly_restart_of_our_end_goes_on_right_above_the_last_number() {
 
 #[test]
 fn a_second_application_is_refused_and_the_first_one_goes_on() {
-    let lab = Lab::start("0", Classic, Ours, "0%");
+    let lab = Lab::in_real_time("0").start(Classic, Ours, "0%");
     let (first, second) = (lab.app(), lab.app());
     first.until_answered();
 
@@ -101,7 +103,7 @@ fn a_second_application_is_refused_and_the_first_one_goes_on() {
 
 #[test]
 fn what_the_mode_does_not_protect_is_said_once_at_the_start_of_each_end() {
-    let lab = Lab::start("0", Ours, Ours, "0%");
+    let lab = Lab::in_real_time("0").start(Ours, Ours, "0%");
     for program in [lab.server(), lab.client()] {
         program.expect("nothing is encrypted and nobody is authenticated");
         assert_eq!(program.count("nothing is encrypted"), 1);
@@ -144,7 +146,7 @@ fn keys_and_the_classic_protocol_do_not_go_together() {
 
 #[test]
 fn a_secured_end_has_nothing_to_say_to_a_classic_one() {
-    let mut lab = Lab::start("0", Ours, Classic, "0%");
+    let mut lab = Lab::in_real_time("0").start(Ours, Classic, "0%");
     lab.app().until_answered();
     lab.server.take().unwrap().kill();
     let (at, target) = (lab.server_address().to_string(), lab.echo.address.port().to_string());
@@ -160,7 +162,7 @@ fn a_secured_end_has_nothing_to_say_to_a_classic_one() {
 
 /// The steps of the documentation: bridges of `socat`, both programs, an application.
 fn walk_through(server: Kind, client: Kind) {
-    let mut lab = Lab::new("0");
+    let mut lab = Lab::in_real_time("0");
     lab.start_server(server);
     for _ in 0..3 {
         lab.socat(",fork");

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mptunnel_core::Tunnel;
 use mptunnel_core::keyfile;
@@ -124,7 +124,12 @@ fn budget(case: &Case) {
 /// Once used, the backup stays in use though the other path is back.
 fn failback(case: &Case) {
     let words = &["name=a", "name=b role=backup"];
-    let mut pair = case.pair(&[("failback", "never")], &[], words);
+    // A server takes a path for silent after three intervals: 15 s without these, if it is idle.
+    let mut pair = case.pair(
+        &[("failback", "never"), ("idle-interval", "1s")],
+        &[("idle-interval", "1s")],
+        words,
+    );
     pair.open_flow();
     let to = case.end.other();
     let is_mark = |packet: &[u8]| packet.len() == 36 + 333;
@@ -328,12 +333,23 @@ fn reorder(case: &Case) {
     let hold = |packet: &[u8]| if packet.len() == 36 + 333 { Fate::Waits } else { Fate::Passes };
     pair.send_through(end, b"first");
     pair.wires[0].rule(end, hold);
-    pair.send(end, &[2; 333]);
-    pair.send(end, b"third");
-    pair.wires[0].expect_waiting(end, 1);
-    assert_eq!(pair.receive(end, Duration::from_millis(100)), None);
-    pair.wires[0].release(end);
-    assert_eq!(pair.send_through(end, b"third"), [[2; 333]]);
+    let mut attempt = || {
+        let start = Instant::now();
+        pair.send(end, &[2; 333]);
+        pair.send(end, b"third");
+        pair.wires[0].expect_waiting(end, 1);
+        let early = pair.receive(end, Duration::from_millis(100));
+        pair.wires[0].release(end);
+        let in_time = start.elapsed() < Duration::from_millis(900);
+        let before_last = pair.send_through(end, b"last");
+        if in_time {
+            assert_eq!(early, None);
+            assert_eq!(before_last, [&[2; 333][..], b"third"]);
+        }
+        in_time
+    };
+    // A machine that is busy may take longer than it waits for a datagram: then once more.
+    wait_until(&mut attempt, || "it is never in time".to_owned());
 }
 
 /// All of what takes 0.2 s at that rate waits; a quarter without the option.
@@ -347,12 +363,16 @@ fn path_queue(case: &Case) {
     let is_paced = || !pair.session()["paths"][0]["queue"].is_null();
     wait_until(is_paced, || "it has no rate".to_owned());
     let to = case.end.other();
-    for number in 0..20 {
-        pair.send(to, &[number; 1200]);
-    }
-    for number in 0..20 {
-        assert_eq!(pair.receive(to, PATIENCE), Some(vec![number; 1200]));
-    }
+    // A machine that is busy may send some of them too late even so: then once more.
+    let mut attempt = || {
+        for number in 0..20 {
+            pair.send(to, &[number; 1200]);
+        }
+        let came = || pair.receive(to, Duration::from_secs(1));
+        let came: Vec<Vec<u8>> = std::iter::from_fn(came).take(20).collect();
+        came.iter().zip(0..20).all(|(data, number)| *data == [number; 1200]) && came.len() == 20
+    };
+    wait_until(&mut attempt, || "some are dropped".to_owned());
 }
 
 /// Of two unfinished datagrams of 40 kB there is room for one.
@@ -455,8 +475,9 @@ fn source_rate(case: &Case) {
     limited(case, &[("source-rate", "1"), ("source-burst", "1"), ("cookie-threshold", "0")], 8);
 }
 
+/// At one in a second it makes no difference how close together they come.
 fn source_burst(case: &Case) {
-    limited(case, &[("source-burst", "1"), ("cookie-threshold", "0")], 1);
+    limited(case, &[("source-burst", "1"), ("source-rate", "1"), ("cookie-threshold", "0")], 1);
 }
 
 fn cookie_threshold(case: &Case) {

@@ -10,6 +10,7 @@
 )]
 
 use std::fs;
+use std::io::ErrorKind::{ConnectionRefused, Interrupted};
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -28,7 +29,7 @@ pub const MPCLIENT: &str = env!("CARGO_BIN_EXE_mpclient");
 pub const MPTUNNEL: &str = env!("CARGO_BIN_EXE_mptunnel");
 
 /// How long anything may take before a test gives up: generous, for machines that are busy.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A home directory of its own with a key in it, for the programs of one test.
 pub struct World {
@@ -126,6 +127,7 @@ impl Drop for World {
 pub struct Program {
     child: Child,
     log: Arc<Log>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -136,14 +138,14 @@ struct Log {
 
 impl Log {
     /// Takes the lines of `stream` until its end, on a thread of its own.
-    fn collect(self: &Arc<Log>, stream: impl Read + Send + 'static) {
+    fn collect(self: &Arc<Log>, stream: impl Read + Send + 'static) -> JoinHandle<()> {
         let log = self.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 log.lines.lock().unwrap().push(line);
                 log.news.notify_all();
             }
-        });
+        })
     }
 }
 
@@ -156,9 +158,11 @@ impl Program {
             .spawn()
             .expect("the program starts");
         let log = Arc::new(Log::default());
-        log.collect(child.stdout.take().unwrap());
-        log.collect(child.stderr.take().unwrap());
-        Program { child, log }
+        let readers = vec![
+            log.collect(child.stdout.take().unwrap()),
+            log.collect(child.stderr.take().unwrap()),
+        ];
+        Program { child, log, readers }
     }
 
     /// The first line that contains all of `words`, which it waits for.
@@ -235,13 +239,13 @@ impl Program {
         (self.wait(), begin.elapsed())
     }
 
-    /// Waits for the end of the program.
+    /// Waits for the end of the program, and for all that it has logged.
     pub fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         wait_until(
             || {
                 status = self.child.try_wait().unwrap();
-                status.is_some()
+                status.is_some() && self.readers.iter().all(JoinHandle::is_finished)
             },
             || "the program does not end".to_owned(),
         );
@@ -256,6 +260,15 @@ impl Program {
     /// How many descriptors it has open.
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Waits until it has no more descriptors open than `before`. Some are open for a moment only,
+    /// such as a socket that asks for the MTU of a route.
+    pub fn expect_descriptors(&self, before: usize) {
+        wait_until(
+            || self.descriptors() <= before,
+            || format!("{} descriptors are open, and were {before}", self.descriptors()),
+        );
     }
 }
 
@@ -354,7 +367,8 @@ impl App {
             self.socket.set_read_timeout(Some(left)).unwrap();
             match self.socket.recv(&mut buffer) {
                 Ok(len) => return Some(buffer[..len].to_vec()),
-                Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
+                // What ICMP says of an earlier datagram; a process that was stopped and goes on.
+                Err(error) if matches!(error.kind(), ConnectionRefused | Interrupted) => {}
                 Err(_) => return None,
             }
         }
