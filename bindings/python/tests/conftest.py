@@ -44,6 +44,7 @@ def tunnel(server: mpt.Server, key: str) -> Iterator[mpt.Tunnel]:
     """Connected to `server`."""
     with mpt.open(address(server), key=key, timeout=ENOUGH) as tunnel:
         tunnel.wait_ready(ENOUGH)
+        until(lambda: all(path.up for path in tunnel.paths))
         yield tunnel
 
 

@@ -22,7 +22,7 @@ async def pair(key, stack):
     await tunnel.send(b"who am I")
     data, peer = await server.recv_from()
     assert data == b"who am I"
-    while not any(path.up for path in peer.paths):
+    while not all(path.up for path in (*peer.paths, *tunnel.paths)):
         await asyncio.sleep(0.002)
     return server, tunnel, peer
 

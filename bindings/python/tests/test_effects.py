@@ -517,7 +517,8 @@ def source_rate(world):
 
 
 def source_burst(world):
-    limited(world, source_burst=1, cookie_threshold=0)
+    # At one in a second it makes no difference how close together they come.
+    limited(world, source_burst=1, source_rate=1, cookie_threshold=0)
 
 
 def cookie_threshold(world):

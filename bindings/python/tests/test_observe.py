@@ -10,7 +10,6 @@ import errno
 import json
 import math
 import re
-import socket
 from types import SimpleNamespace
 
 import pytest
@@ -18,14 +17,9 @@ import pytest
 import mptunnel as mpt
 from conftest import ENOUGH, ROOT, address, until
 from test_effects import Bridge
+from test_programs import free_port
 
 HEADER = (ROOT / "include" / "mptunnel.h").read_text()
-
-
-def closed_port() -> str:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        return "127.0.0.1:%d" % taken.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +36,7 @@ def world(key):
         try:
             paths = [f"to={bridges[0].address} name=first"]
             paths += [f"to={bridges[1].address} name=second rate=1000"]
-            paths += [f"to={closed_port()} name=refused", "if=nowhere0 name=nowhere"]
+            paths += [f"to=127.0.0.1:{free_port()} name=refused", "if=nowhere0 name=nowhere"]
             with mpt.open(address(server), key=key, paths=paths, timeout=ENOUGH) as tunnel:
                 tunnel.wait_ready(ENOUGH)
                 seen = SimpleNamespace(server=server, tunnel=tunnel, bridges=bridges)
@@ -206,7 +200,7 @@ def same(look):
         return not found
 
     try:
-        until(compare, 5)
+        until(compare)
     except AssertionError:
         raise AssertionError("\n".join(found)) from None
 

@@ -171,7 +171,7 @@ def test_the_monitor_example_draws_into_the_terminal_and_into_a_file(server, key
     lines = client_output(
         *python("-W", "ignore", monitor, f"mpt://{address(server)}", "-k", key_file),
         *("-p", "name=alpha", "-p", "to=127.0.0.1:9 name=beta", "--png", png),
-        *("--seconds", "1", "--interval", "0.1"),
+        *("--seconds", "2", "--interval", "0.1"),
     )
     assert re.match(r"round trips up to [0-9.]+ ms", lines[0])
     assert re.match(r"alpha +up +rtt +[0-9.]+ ms", lines[1])

@@ -48,6 +48,19 @@ static void sizes(mpt_t *server, mpt_t *client) {
     EXPECT(5, mpt_recv(server, got, sizeof got, SOON));
 }
 
+/* Until all copies that the client has sent are there. */
+static void all_there(mpt_t *server, mpt_t *client) {
+    mpt_stats_t here = MPT_STATS_INIT, there = MPT_STATS_INIT;
+    struct timespec pause = {0, 2000000};
+    int turn;
+    EXPECT(0, mpt_stats(client, 0, &here));
+    for (turn = 0; there.received < here.sent; turn++) {
+        CHECK(turn < SOON / 2);
+        nanosleep(&pause, NULL);
+        EXPECT(0, mpt_stats(server, 0, &there));
+    }
+}
+
 static uint64_t duplicates(mpt_t *t) {
     mpt_stats_t stats = MPT_STATS_INIT;
     EXPECT(0, mpt_stats(t, 0, &stats));
@@ -80,6 +93,7 @@ static void batches(mpt_t *server, mpt_t *client) {
         message.deadline_us = 0;
         in[i] = message;
     }
+    all_there(server, client);
     before = duplicates(server);
     EXPECT(N, mpt_sendv(client, out, N, SOON));
     while (taken < N) {

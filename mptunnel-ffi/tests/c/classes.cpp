@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
 
     mpt::socket server("mpt-listen://127.0.0.1:0", moved_config);
     mpt::socket client("mpt://" + server.local_addr() + "?path=name=a&path=name=b", moved_config);
-    CHECK(thrown_by([&] { client.wait_ready(5s); }) == std::error_code());
+    CHECK(thrown_by([&] { client.wait_ready(15s); }) == std::error_code());
     CHECK(client.get("idle-interval") == "2s" && client.max_payload() == 65507);
     client.set("idle-interval", "1s");
     CHECK(client.get("idle-interval") == "1s");
@@ -77,7 +77,7 @@ int main(int argc, char **argv) {
     client.send({nullptr, 0});
     std::vector<char> buffer(server.max_payload());
     for (std::size_t expected : {7, 6, 4, 3, 2, 0})
-        CHECK(server.recv(buffer, 5s) == expected);
+        CHECK(server.recv(buffer, 15s) == expected);
     CHECK(!server.try_recv(buffer));
 
     // A batch, and an answer to whom it came from.
@@ -92,13 +92,13 @@ int main(int argc, char **argv) {
     CHECK(len == sizeof rooms[0] && peer != 0);
     CHECK(server.recv(batch, 2) == 1);
     server.send_to(peer, "back");
-    CHECK(client.recv(buffer, 5s) == 4);
+    CHECK(client.recv(buffer, 15s) == 4);
 
     // Errors, thrown and returned.
     char small[1];
     std::error_code code;
     client.send("too long for it");
-    CHECK(thrown_by([&] { server.recv(small, 5s); }) == std::errc::message_size);
+    CHECK(thrown_by([&] { server.recv(small, 15s); }) == std::errc::message_size);
     CHECK(server.recv(small, 0ms, code) == 0 && code == mpt::errc::message_size);
     CHECK(server.recv(buffer) == 15);
     CHECK(thrown_by([&] { server.recv(buffer, 0ms); }) == std::errc::operation_would_block);
@@ -117,7 +117,7 @@ int main(int argc, char **argv) {
     CHECK(client.paths()[2].backup == 1);
     client.remove_path(id);
     CHECK(thrown_by([&] { client.remove_path(id); }) == mpt::errc::unknown_path);
-    auto news = client.next_event(5s);
+    auto news = client.next_event(15s);
     CHECK(mpt::type(*news) == MPT_EVENT_CONNECTED || mpt::type(*news) == MPT_EVENT_PATH_UP);
     CHECK(std::string(mpt_event_type_name(news->type)) != "unknown");
     CHECK(server.stats().peers == 1 && server.stats(peer).received > 0);
@@ -148,7 +148,7 @@ int main(int argc, char **argv) {
     CHECK(!client && taken);
     CHECK(thrown_by([&] { client.send("x"); }) == mpt::errc::invalid_argument);
     taken.send("moved");
-    CHECK(server.recv(buffer, 5s) == 5);
+    CHECK(server.recv(buffer, 15s) == 5);
     none = std::move(taken);
 
     std::atomic<bool> returned{false};

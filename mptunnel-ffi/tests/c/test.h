@@ -38,7 +38,7 @@ static inline const char *options_too(void) {
     return options != NULL ? options : "";
 }
 
-enum { SOON = 5000 }; /* ms: what must happen happens within this */
+enum { SOON = 15000 }; /* ms: what must happen happens within this, on a busy machine as well */
 
 static char key_file[512];
 

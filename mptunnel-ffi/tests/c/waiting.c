@@ -84,6 +84,9 @@ static struct call {
     pthread_t thread;
 } calls[5];
 
+/* How many of them have returned. */
+static int returned;
+
 static void *blocked(void *argument) {
     struct call *call = argument;
     mpt_event event = MPT_EVENT_INIT;
@@ -100,6 +103,7 @@ static void *blocked(void *argument) {
     default: call->answer = mpt_wait_ready(call->t, -1); break;
     }
     call->back = now_ms();
+    __atomic_add_fetch(&returned, 1, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
@@ -111,6 +115,7 @@ static double ended(mpt_t *t, mpt_t *lonely, int by_close) {
     size_t i;
     while (mpt_next_event(t, &event, 100) == 0) {
     }
+    __atomic_store_n(&returned, 0, __ATOMIC_SEQ_CST);
     for (i = 0; i < 5; i++) {
         calls[i].name = names[i];
         calls[i].t = i == 4 ? lonely : t;
@@ -129,8 +134,13 @@ static double ended(mpt_t *t, mpt_t *lonely, int by_close) {
         CHECK(pthread_join(calls[4].thread, NULL) == 0);
         calls[4].back = start; /* it was closed later */
     } else {
-        EXPECT(0, mpt_interrupt(t));
-        EXPECT(0, mpt_interrupt(lonely));
+        /* Again for those that did not wait yet. */
+        while (__atomic_load_n(&returned, __ATOMIC_SEQ_CST) < 5) {
+            EXPECT(0, mpt_interrupt(t));
+            EXPECT(0, mpt_interrupt(lonely));
+            CHECK(now_ms() - start < SOON);
+            nanosleep(&settle, NULL);
+        }
         for (i = 0; i < 5; i++)
             CHECK(pthread_join(calls[i].thread, NULL) == 0);
     }
@@ -144,6 +154,7 @@ static double ended(mpt_t *t, mpt_t *lonely, int by_close) {
 
 int main(int argc, char **argv) {
     mpt_t *server, *client, *lonely;
+    mpt_event event = MPT_EVENT_INIT;
     double interrupted = 0, closed = 0, ms;
     int turn;
     char uri[700];
@@ -163,12 +174,16 @@ int main(int argc, char **argv) {
     closed = ended(client, lonely, 1);
     EXPECT(MPT_EBADF, mpt_recv(client, buffer, sizeof buffer, 0));
     EXPECT(0, mpt_open(uri, NULL, &lonely));
+    /* Nothing else happens to the server from then on. */
+    do {
+        EXPECT(0, mpt_next_event(server, &event, SOON));
+    } while (event.type != MPT_EVENT_PEER_GONE);
     ms = ended(server, lonely, 1);
     closed = ms > closed ? ms : closed;
     printf("waiting: blocked calls returned %.1f ms after mpt_interrupt, %.1f ms after mpt_close\n",
            interrupted, closed);
     /* 50 ms is what is promised; a busy machine is given more, a call that hangs is not. */
-    CHECK(interrupted < 1000 && closed < 1000);
+    CHECK(interrupted < 3000 && closed < 3000);
     unlink(key_file);
     puts("waiting: ok");
     return 0;
