@@ -81,7 +81,7 @@
      {0}, {0}, {0}, 0, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 0, 0, 0, 0, 0}
 #define MPT_STATS_INIT                                                                             \
     {sizeof(mpt_stats_t), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,   \
-     -1, 0, 0, {0}, {0}}
+     -1, 0, 0, {0}, {0}, -1}
 #define MPT_COUNT_INIT {sizeof(mpt_count), 0, 0, {0}}
 #define MPT_PAIR_INFO_INIT {sizeof(mpt_pair_info), 0, 0, 0, 0, 0, 0, 0, -2}
 
