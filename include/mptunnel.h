@@ -1113,8 +1113,8 @@ int mpt_config_set_key(mpt_config_t *config, const char *key);
  * Takes the options and paths of a configuration file: lines `KEY = VALUE`, and for a client
  * `HOST PORT WORDS`.
  *
- * MPT_ECONFIG: the file cannot be read, or some of its lines are not understood, all of which are
- * in the message; then nothing of it is taken.
+ * MPT_ECONFIG: the file cannot be read, or some of its lines are not understood, of which the
+ * first 20 are in the message; then nothing of it is taken.
  */
 int mpt_config_load(mpt_config_t *config, const char *file);
 

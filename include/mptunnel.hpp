@@ -172,7 +172,7 @@ template <typename Print> std::string text(Print print) {
     }
 }
 
-/// Rounded up: who waits for a microsecond does not want to be told that it would have to wait.
+/// For the C functions, whose longest bounded wait is 24 days.
 inline int ms(std::chrono::milliseconds time) noexcept {
     constexpr auto most = std::numeric_limits<int>::max();
     return time.count() > most ? most : static_cast<int>(time.count());

@@ -8,7 +8,7 @@ use crate::interrupt::Attempts;
 use crate::options::{ConfigFile, EndpointUri, OptionSpec, PathSpec, Place, Role, Settings};
 use crate::sending::SendOptions;
 use crate::server::Server;
-use crate::setup::OwnKey;
+use crate::setup::{self, OwnKey};
 use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PeerInfo, SessionInfo, Stats};
 use crate::tunnel::Tunnel;
@@ -73,15 +73,15 @@ impl Config {
     /// Takes all options and paths of a [configuration file](ConfigFile).
     ///
     /// # Errors
-    /// [`Error::Config`] if the file cannot be read, or with all lines that are not understood, of
-    /// which nothing is taken.
+    /// [`Error::Config`] if the file cannot be read, or with the lines that are not understood, the
+    /// first 20 of them; then nothing of it is taken.
     pub fn load(&mut self, file: impl AsRef<Path>) -> Result<(), Error> {
         let file = file.as_ref();
         let client = ConfigFile::load(file, Place::ClientLibrary);
         // A file with paths can only be a client's. Of one that is neither's, the lines that a
         // client would not understand are told.
         let loaded = client.or_else(|errors| {
-            ConfigFile::load(file, Place::ServerLibrary).map_err(|_| wrong(errors))
+            ConfigFile::load(file, Place::ServerLibrary).map_err(|_| wrong(setup::chain(&errors)))
         })?;
         for option in &loaded.options {
             self.set(option.key, &option.value)?;

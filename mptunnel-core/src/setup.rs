@@ -27,7 +27,7 @@ fn config(error: impl std::fmt::Display) -> Error {
 }
 
 /// An error and what is behind it, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

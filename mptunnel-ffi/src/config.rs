@@ -105,8 +105,8 @@ pub unsafe extern "C" fn mpt_config_set_key(
 /// Takes the options and paths of a configuration file: lines `KEY = VALUE`, and for a client
 /// `HOST PORT WORDS`.
 ///
-/// MPT_ECONFIG: the file cannot be read, or some of its lines are not understood, all of which are
-/// in the message; then nothing of it is taken.
+/// MPT_ECONFIG: the file cannot be read, or some of its lines are not understood, of which the
+/// first 20 are in the message; then nothing of it is taken.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mpt_config_load(config: *mut mpt_config_t, file: *const c_char) -> c_int {
     boundary(|| {

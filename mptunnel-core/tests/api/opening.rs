@@ -83,5 +83,5 @@ fn a_config_takes_the_options_and_paths_of_a_file_of_either_end() {
     let server = Endpoint::open("mpt-listen://127.0.0.1:0", &server).unwrap();
     assert_eq!(server.get("sessions").unwrap().as_deref(), Some("17"));
     assert!(error.to_string().contains(":2: unknown option \"wndow\""), "{error}");
-    assert!(missing.to_string().contains("missing"), "{missing}");
+    assert!(missing.to_string().contains("missing: No such file"), "{missing}");
 }
