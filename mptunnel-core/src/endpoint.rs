@@ -13,6 +13,7 @@ use crate::snapshot::Snapshot;
 use crate::stats::{PathInfo, PeerInfo, SessionInfo, Stats};
 use crate::tunnel::Tunnel;
 use crate::{Error, Event, PathId, PeerId};
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -30,7 +31,7 @@ use zeroize::Zeroizing;
 /// config.set("path", "to=bridge2.example:4000 if=wwan0")?;
 /// # Ok::<(), mptunnel_core::Error>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// In the order in which they were given: a later one replaces an earlier one.
     given: Vec<(&'static str, String)>,
@@ -38,6 +39,17 @@ pub struct Config {
     paths: Vec<PathSpec>,
     key: OwnKey,
     hook: Option<SocketHook>,
+}
+
+/// Without the key: what is printed ends up in logs.
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("given", &self.given)
+            .field("paths", &self.paths)
+            .field("has_key", &self.key.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Config {
@@ -136,6 +148,7 @@ fn wrong(error: impl std::fmt::Display) -> Error {
 /// client.send_with(b"hello", PeerId(0), &SendOptions::new())?;
 /// # Ok::<(), mptunnel_core::Error>(())
 /// ```
+#[derive(Debug)]
 pub enum Endpoint {
     /// The end that knows where the other one is.
     Client(Tunnel),

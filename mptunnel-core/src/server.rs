@@ -28,6 +28,7 @@ use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
 use seen::Seen;
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -103,6 +104,25 @@ pub struct ServerBuilder {
     delivery: Delivery,
     hook: Option<SocketHook>,
     wrong: Option<Error>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("local_addrs", &self.local)
+            .field("key_ids", &self.key_ids)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the key: what is printed ends up in logs.
+impl fmt::Debug for ServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerBuilder")
+            .field("listen", &self.listen)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ServerBuilder {

@@ -27,6 +27,7 @@ use crate::sync::Mutex;
 use crate::trend::Trend;
 use crate::{Error, Event, PathId, PeerId};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -112,6 +113,22 @@ pub struct TunnelBuilder {
     handler: Option<Box<dyn Handler>>,
     hook: Option<SocketHook>,
     wrong: Option<Error>,
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+/// Without the key: what is printed ends up in logs.
+impl fmt::Debug for TunnelBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TunnelBuilder")
+            .field("server", &self.server)
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TunnelBuilder {

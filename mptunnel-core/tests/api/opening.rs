@@ -3,7 +3,7 @@
 
 use crate::{SOON, config, wait_for};
 use mptunnel_core::options::Role;
-use mptunnel_core::{Config, Endpoint, Error, PeerId, SendOptions};
+use mptunnel_core::{Config, Endpoint, Error, PeerId, SendOptions, Server, Tunnel};
 
 #[test]
 fn both_ends_open_from_a_line_of_text() {
@@ -84,4 +84,26 @@ fn a_config_takes_the_options_and_paths_of_a_file_of_either_end() {
     assert_eq!(server.get("sessions").unwrap().as_deref(), Some("17"));
     assert!(error.to_string().contains(":2: unknown option \"wndow\""), "{error}");
     assert!(missing.to_string().contains("missing: No such file"), "{missing}");
+}
+
+#[test]
+fn what_holds_a_key_can_be_printed_and_does_not_print_it() {
+    let key = [0xab; 32];
+    let mut config = Config::new();
+    config.key(&key);
+    config.set("window", "8192").unwrap();
+    let server = Server::builder().key(&key).port(0).bind().unwrap();
+    let tunnel = Tunnel::builder().key(&key).path("to=127.0.0.1:9").connect().unwrap();
+
+    let texts = [
+        format!("{config:?}"),
+        format!("{:?}", Tunnel::builder().key(&key)),
+        format!("{:?}", Server::builder().key(&key)),
+        format!("{server:?} {tunnel:?}"),
+    ];
+    assert!(texts[0].contains("8192"), "{texts:?}");
+    assert!(
+        !texts.iter().any(|text| text.contains("171, 171") || text.contains("ab, ab")),
+        "{texts:?}"
+    );
 }
