@@ -1235,8 +1235,8 @@ ptrdiff_t mpt_recvv(mpt_t *t, struct mpt_msg *v, size_t n, int timeout_ms);
  *     mtu=BYTES              largest IP packet, 576 to 65535, if it is known
  *     rotate=on|off          legacy protocol: off keeps its port [on]
  *
- * MPT_ECONFIG: wrong words, or there are 32 paths. MPT_ENOTSUP at a server, which learns the paths
- * of its clients.
+ * MPT_ECONFIG: wrong words, a name that another path has, or there are 32 paths. MPT_ENOTSUP at a
+ * server, which learns the paths of its clients.
  */
 int mpt_path_add(mpt_t *t, const char *spec, mpt_path_id *id);
 

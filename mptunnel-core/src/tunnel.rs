@@ -15,7 +15,7 @@ use crate::io::paths::{PathJob, PathPlan};
 use crate::io::room::Patience;
 use crate::io::send::SendBatch;
 use crate::io::server::hex;
-use crate::options::{HostPort, PathSpec, Place, Protocol, Settings, renamed_after};
+use crate::options::{HostPort, PathSpec, Place, Protocol, Settings, renamed_after, unused_name};
 use crate::proto::client::Client;
 use crate::proto::dataplane::DataPlane;
 use crate::proto::throttle::Rate;
@@ -469,7 +469,7 @@ impl Tunnel {
     /// Adds a path while the tunnel runs, in the words of [`TunnelBuilder::path`].
     ///
     /// # Errors
-    /// [`Error::Config`] for wrong words, or if there are 32 paths.
+    /// [`Error::Config`] for wrong words, a name that another path has, or if there are 32 paths.
     pub fn add_path(&self, words: &str) -> Result<PathId, Error> {
         let spec = words
             .parse::<PathSpec>()
@@ -486,14 +486,20 @@ impl Tunnel {
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or_else(|| {
             Error::Config(format!("path {spec}: it needs to=HOST:PORT, or name the server"))
         })?;
-        spec.name.get_or_insert_with(|| match &spec.interface {
-            Some(interface) => format!("{to}%{interface}"),
-            None => to.to_string(),
-        });
+        let mut specs = self.specs.lock();
+        let is_free = |name: &str| specs.values().all(|its| its.name.as_deref() != Some(name));
+        match &spec.name {
+            Some(name) if is_free(name) => {}
+            Some(name) => return Err(name_taken(name)),
+            None => {
+                let interface = spec.interface.iter().map(|name| format!("%{name}"));
+                let plain = to.to_string() + &interface.collect::<String>();
+                spec.name = Some(unused_name(plain, is_free));
+            }
+        }
         let settings = setup::path(&self.settings.lock(), &spec);
         let too_many =
             || Error::Config("a tunnel has at most 32 paths: remove one first".to_owned());
-        let mut specs = self.specs.lock();
         let io = match &self.io {
             End::Ours(io) => io,
             End::Legacy(io) => {
@@ -567,10 +573,8 @@ impl Tunnel {
             spec.name = renamed_after(before, old, new, is_free).or(spec.name);
         }
         let name = spec.name.clone().unwrap_or_default();
-        // Paths may have had the same name from the start, which nobody chose if it is the default.
-        let renamed = spec.name != before;
-        if renamed && specs.iter().any(|(other, its)| *other != id && its.name == spec.name) {
-            return Err(Error::Config(format!("another path has the name {name:?} already")));
+        if specs.iter().any(|(other, its)| *other != id && its.name == spec.name) {
+            return Err(name_taken(&name));
         }
         let to = spec.to.clone().or_else(|| self.server.clone()).ok_or(Error::UnknownPath(id))?;
         let settings = setup::path(&self.settings.lock(), &spec);
@@ -648,6 +652,10 @@ impl Tunnel {
     fn usable(&self) -> Result<(), Error> {
         self.io.check()
     }
+}
+
+fn name_taken(name: &str) -> Error {
+    Error::Config(format!("another path has the name {name:?} already"))
 }
 
 /// Readable while [`Tunnel::try_recv`] would return something, or [`Tunnel::next_event`] once it

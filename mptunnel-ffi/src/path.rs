@@ -377,8 +377,8 @@ impl mpt_path_info {
 ///     mtu=BYTES              largest IP packet, 576 to 65535, if it is known
 ///     rotate=on|off          legacy protocol: off keeps its port [on]
 ///
-/// MPT_ECONFIG: wrong words, or there are 32 paths. MPT_ENOTSUP at a server, which learns the paths
-/// of its clients.
+/// MPT_ECONFIG: wrong words, a name that another path has, or there are 32 paths. MPT_ENOTSUP at a
+/// server, which learns the paths of its clients.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mpt_path_add(
     t: *mut mpt_t,

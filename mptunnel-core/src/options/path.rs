@@ -404,12 +404,7 @@ pub(super) fn name_paths<'a>(
     let mut taken: Vec<String> = paths.iter().filter_map(|path| path.name.clone()).collect();
     for path in paths.iter_mut().filter(|path| path.name.is_none()) {
         let Some(to) = path.to.as_ref().or(home) else { continue };
-        let mut name = to.to_string();
-        let mut count = 1;
-        while taken.contains(&name) {
-            count += 1;
-            name = format!("{to}#{count}");
-        }
+        let name = unused_name(to.to_string(), |name| !taken.iter().any(|its| its == name));
         taken.push(name.clone());
         path.name = Some(name);
     }
@@ -429,9 +424,14 @@ pub(crate) fn renamed_after(
         Some(b'%') => rest,
         Some(_) => return None,
     };
-    let plain = format!("{new}{interface}");
-    let numbered = (2u32..).map(|count| format!("{plain}#{count}"));
-    std::iter::once(plain.clone()).chain(numbered).find(|name| is_free(name))
+    Some(unused_name(format!("{new}{interface}"), is_free))
+}
+
+/// `name`, or `name#2`, `name#3` and so on if others have that.
+pub(crate) fn unused_name(name: String, is_free: impl Fn(&str) -> bool) -> String {
+    let numbered = (2u32..).map(|count| format!("{name}#{count}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    names.find(|name| is_free(name)).unwrap_or(name)
 }
 
 /// The words of a line or a spec.

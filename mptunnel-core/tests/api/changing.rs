@@ -42,18 +42,23 @@ fn a_host_sees_every_socket_with_the_words_of_its_path_and_may_refuse_it() {
 }
 
 #[test]
-fn a_path_whose_name_another_one_has_can_be_changed_in_all_else() {
+fn no_two_paths_have_the_same_name() {
     let (_server, port) = server();
     let client = tunnel(port, 1);
-    let [first, second] = [0, 1].map(|_| client.add_path(&format!("to=127.0.0.1:{port}")).unwrap());
+    let to = format!("to=127.0.0.1:{port}");
+    let [first, second] = [0, 1].map(|_| client.add_path(&to).unwrap());
+    let path = |id| client.paths().into_iter().find(|path| path.id == id).unwrap();
+    let name = path(first).name;
+    assert_eq!((&*name, path(second).name), (&to["to=".len()..], format!("{name}#2")));
 
-    client.set_path(first, "role", "backup").unwrap();
     client.set_path(second, "name", "other").unwrap();
 
-    let path = |id| client.paths().into_iter().find(|path| path.id == id).unwrap();
-    assert!(path(first).backup);
-    let taken = client.set_path(second, "name", &path(first).name).unwrap_err();
-    assert!(taken.to_string().contains("another path has the name"), "{taken}");
+    for taken in [
+        client.set_path(second, "name", &name).unwrap_err(),
+        client.add_path(&format!("{to} name=other")).unwrap_err(),
+    ] {
+        assert!(taken.to_string().contains("another path has the name"), "{taken}");
+    }
 }
 
 #[test]
