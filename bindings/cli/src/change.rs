@@ -11,6 +11,7 @@ use mptunnel_core::options::{HostPort, PATH_WORDS};
 use serde_json::{Value, json};
 
 use crate::control::client::{Connection, ControlError, Which};
+use crate::control::operate::NO_PATHS;
 use crate::status::{EXIT_STATUS, end, print};
 use crate::terminal::{self, columns, harmless, wrapped, write_out};
 
@@ -127,6 +128,9 @@ fn change_path(args: &PathArgs) -> Result<(), ControlError> {
     match &args.what {
         PathCommand::List => {
             let status = program.ask(&json!({ "ask": "status" }))?;
+            if status["role"] == "server" {
+                return Err(ControlError::Usage(NO_PATHS.to_owned()));
+            }
             let paths = status["paths"].as_array().map_or(&[][..], Vec::as_slice);
             let word = |path: &Value, key: &str| harmless(path[key].as_str().unwrap_or("?"));
             for path in paths {

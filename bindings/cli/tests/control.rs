@@ -215,6 +215,8 @@ fn a_server_takes_live_options_at_sighup_and_from_the_control_socket() {
 
     ask(&world, &["set", "sessions", "1"]);
     assert_eq!(sessions(), "1\n");
+    let (code, _, err) = mptunnel(&world, &["path", "list", "--control", "mpserver"]);
+    assert!(code == Some(2) && err.contains("no paths of its own"), "{code:?} {err}");
     let _one = world.connected_client(&server);
     let (file, port) = (world.write("second.conf", ""), server.port());
     fs::write(&file, format!("127.0.0.1 {port}\nname = second\n")).unwrap();

@@ -13,6 +13,10 @@ use super::events::EventLog;
 use crate::program::Relay;
 use crate::reload;
 
+/// Why a server does not list, add, change or remove paths.
+pub(crate) const NO_PATHS: &str = "mpserver has no paths of its own: it learns those of its clients; ask the mpclient, or look \
+     at them with mptunnel status";
+
 /// A running program, as its signals and its control socket see it.
 pub(crate) struct Operations<R> {
     /// `mpclient` or `mpserver`.
@@ -251,12 +255,7 @@ impl<R: Relay> Operations<R> {
     }
 
     fn tunnel(&self) -> Result<&Tunnel, Refusal> {
-        self.relay.tunnel().ok_or_else(|| {
-            Refusal::usage(
-                "mpserver has no paths of its own: it learns those of its clients; ask the \
-                 mpclient",
-            )
-        })
+        self.relay.tunnel().ok_or_else(|| Refusal::usage(NO_PATHS))
     }
 
     /// Takes over what differs in a configuration that was read again.

@@ -116,9 +116,11 @@ fn measured(path: &Path) -> String {
 fn pace(path: &Path, queued: u64) -> String {
     match path.rate {
         Some(rate) => format!(
-            "no more than {} Mbit/s leave here; {queued} packets wait, one that is sent now for {}",
+            "no more than {} Mbit/s leave here; {queued} packets wait, one that is sent now for {}; {} \
+             were too many so far, or too many for the socket",
             mbit_or(Some(rate)),
             millis_or(path.queue_delay),
+            path.send_dropped,
         ),
         None => "packets leave as they come until some wait on the way".to_owned(),
     }

@@ -28,7 +28,7 @@ use table::{count_or, mbit_or, millis_or, percent_or};
 /// prints the table once. The program is found by its control socket, which only the user who
 /// started it, and root, can open.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = EXIT_STATUS, group = ArgGroup::new("form"))]
+#[command(after_help = status_help(), group = ArgGroup::new("form"))]
 pub struct StatusArgs {
     /// Print the table once
     #[arg(long, group = "form")]
@@ -69,6 +69,17 @@ pub struct ExplainArgs {
 pub const EXIT_STATUS: &str = "\
 Exit status: 0 done, 1 the program did not do it or ended, 2 the request is wrong, 3 no such \
 program runs.";
+
+/// What the columns mean, and the exit status.
+fn status_help() -> String {
+    let mut text = "Columns:".to_owned();
+    for line in table::LEGEND.iter().chain(&table::LEGEND_IF_WIDE) {
+        for line in terminal::wrapped(line, 76) {
+            text += &format!("\n  {line}");
+        }
+    }
+    format!("{text}\n\n{EXIT_STATUS}")
+}
 
 /// Shows a running program.
 pub fn run(args: &StatusArgs) -> ExitCode {

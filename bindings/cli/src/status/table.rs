@@ -157,6 +157,13 @@ pub(crate) fn remarks(style: Style, status: &Status, width: usize) -> Vec<String
         );
         lines.push(style.paint(Paint::Yellow, &clipped(&text, width)));
     }
+    let refused: u64 = status.paths.iter().map(|path| path.send_dropped).sum();
+    if refused > 0 {
+        let text = format!(
+            "{refused} packets not taken: more was sent than a rate or a socket has room for"
+        );
+        lines.push(style.paint(Paint::Yellow, &clipped(&text, width)));
+    }
     let dropped: Vec<String> =
         status.dropped.iter().map(|(name, count)| format!("{name} {count}")).collect();
     let mut text = format!("{} copies removed", status.copies);
@@ -175,12 +182,12 @@ pub(crate) fn legend(style: Style, width: usize) -> Vec<String> {
 }
 
 /// Of the columns that a wide terminal has.
-const LEGEND_IF_WIDE: [&str; 2] = [
+pub(super) const LEGEND_IF_WIDE: [&str; 2] = [
     "only: of a sample of what is sent here and elsewhere, the share that comes here only. lead: by how much it comes sooner here.",
     "10s: lost in the last 10 s. queue: packets that wait for the rate of the path. packet: the largest that fits, in bytes.",
 ];
 
-const LEGEND: [&str; 2] = [
+pub(super) const LEGEND: [&str; 2] = [
     "> out, < in. lost: of the latest packets. Mbit: per second, in the last second.",
     "first: of what came on this path, the share that no other path brought before.",
 ];
@@ -311,6 +318,7 @@ mod tests {
                 "lte                  backup  2h13 41.5 ms 0.80 ms 10.0%  0.0%  1.00   100 50.0%",
                 "c                 no socket  2h13 41.5 ms 0.80 ms     -     -  1.00   100 50.0%",
                 "c has no socket: no interface wwan0",
+                "6 packets not taken: more was sent than a rate or a socket has room for",
                 "77 copies removed; dropped: too_old 1",
             ]
         );
