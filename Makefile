@@ -29,7 +29,7 @@ NETTEST := bindings/cli/tests/netns
 BENCHES := mptunnel-core/benches
 FUZZ    := mptunnel-core/fuzz
 
-.PHONY: help build demo test lint doc test-rust test-vectors test-c test-instructions test-python wheel test-netns bench bench-baseline fuzz audit fmt header install clean
+.PHONY: help build release demo test lint doc test-rust test-vectors test-c test-instructions test-python wheel test-netns bench bench-baseline fuzz audit fmt header install clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +37,10 @@ help: ## list the targets
 
 build: ## build the programs and libmptunnel, optimized, into target/release
 	$(CARGO) build --release --locked
+
+# One set of crates, and with it of their features: another one would compile most of them again.
+release:
+	$(CARGO) build --release --locked --workspace --lib --bins
 
 demo: build ## show the main job: a lossy world, a tunnel through it, a killed bridge and server
 	$(BIN)/mptunnel demo
@@ -68,12 +72,10 @@ $(VENV)/ready:
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check 'cryptography>=41'
 	touch $@
 
-test-instructions: $(BUILD)/valgrind ## the hot path executes no more instructions than before
-	$(CARGO) build --release --locked --workspace --bins
+test-instructions: release $(BUILD)/valgrind ## the hot path executes no more instructions than before
 	$(PYTHON) $(BENCHES)/instructions.py $(BIN)/hotpath
 
-bench-baseline: $(BUILD)/valgrind ## make today's instructions the ones to compare with
-	$(CARGO) build --release --locked --workspace --bins
+bench-baseline: release $(BUILD)/valgrind ## make today's instructions the ones to compare with
 	$(PYTHON) $(BENCHES)/instructions.py $(BIN)/hotpath --write
 
 $(BUILD)/valgrind:
@@ -89,8 +91,7 @@ CRITERION := --warm-up-time 0.3 --measurement-time 1 --sample-size 30
 YARDSTICK := --out $(BENCHES)/RESULTS.md
 endif
 
-bench: build wheel ## speed beside what the machine allows, into mptunnel-core/benches/RESULTS.md; QUICK=1 for a minute
-	$(CARGO) build --release --locked --workspace --bins
+bench: release wheel ## speed beside what the machine allows, into mptunnel-core/benches/RESULTS.md; QUICK=1 for a minute
 	rm -rf $(BUILD)/criterion
 	$(CARGO) bench --locked -p mptunnel-bench --features micro --bench micro -- --noplot $(CRITERION) >$(BUILD)/micro.log
 	$(PY)/venv/bin/pip install --quiet --no-deps --force-reinstall $(PY)/wheels/*.whl
@@ -119,7 +120,7 @@ $(PY)/venv/ready: bindings/python/tests/requirements.txt
 	touch $@
 
 ifeq ($(NETNS),1)
-test-netns: build ## the programs between real hosts: namespaces, socat, OpenVPN, iperf3 (as root)
+test-netns: release ## the programs between real hosts: namespaces, socat, OpenVPN, iperf3 (as root)
 	$(NETTEST)/setup
 	BIN=$(abspath $(BIN)) $(NETTEST)/run
 else
@@ -127,7 +128,7 @@ test-netns:
 	@echo "NOT RUN: the tests in network namespaces (NETNS=$(NETNS))"
 endif
 
-test-c: build ## the C and C++ interface: compiled, linked and misused in every way
+test-c: release ## the C and C++ interface: compiled, linked and misused in every way
 	mptunnel-ffi/tests/c/setup
 	$(PYTHON) mptunnel-ffi/tests/c/run.py --target-dir $(BUILD)
 
