@@ -257,10 +257,13 @@ fn one_who_cannot_take_a_datagram_leaves_it_to_another() {
             until(|| queue.waiting() == 2);
             push(&queue, 1, b"data");
 
-            // The one who waited longer is woken, and has no use for it.
+            // The one who waited longer is woken, and has no use for it. Now and then the other one
+            // is faster, and the first waits on: for this.
             assert_eq!(large.join().unwrap().unwrap().len, 4);
+            push(&queue, 2, b"more");
             assert_eq!(small.join().unwrap(), Err(PopError::TooSmall { len: 4 }));
         });
+        assert_eq!(pop(&queue).unwrap().1, b"more");
     }
 }
 
