@@ -33,6 +33,7 @@ pub use host::{ClientHost, Lifetime, ServerHost};
 pub use ledger::{Datagram, Direction, Ledger, payload};
 pub use net::{Faults, PathNet, PathSpec};
 pub use parcel::{Cargo, Parcel};
+pub use send::Sink;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;

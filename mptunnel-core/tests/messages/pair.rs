@@ -14,7 +14,6 @@ use mptunnel_core::proto::route::Route;
 use mptunnel_core::proto::server::Server;
 use mptunnel_core::proto::session::Session;
 use mptunnel_core::proto::time::Time;
-use mptunnel_core::proto::view::PacketSink;
 use mptunnel_core::sim::rng::Rng;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -298,19 +297,4 @@ pub fn data(session: &Session, flow: u16, payload: &[u8]) -> Vec<u8> {
     let pn = session.reserve().unwrap();
     session.seal_data(pn, flow, 0, &[], payload, &mut bytes).unwrap();
     bytes
-}
-
-/// Packets as they were sealed.
-#[derive(Default)]
-pub struct Packets(pub Vec<(Vec<u8>, u32)>, Vec<u8>);
-
-impl PacketSink for Packets {
-    fn room(&mut self, len: usize) -> &mut [u8] {
-        self.1 = vec![0; len];
-        &mut self.1
-    }
-
-    fn commit(&mut self, _: usize, paths: u32) {
-        self.0.push((std::mem::take(&mut self.1), paths));
-    }
 }

@@ -14,10 +14,10 @@ use mptunnel_core::proto::route::Route;
 use mptunnel_core::proto::server::Server;
 use mptunnel_core::proto::session::Session;
 use mptunnel_core::proto::time::Time;
-use mptunnel_core::proto::view::{PacketSink, SendView, Target};
+use mptunnel_core::proto::view::{SendView, Target};
 use mptunnel_core::proto::wire::Kind;
 use mptunnel_core::sim::rng::Rng;
-use mptunnel_core::sim::world::Watch;
+use mptunnel_core::sim::world::{Sink, Watch};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -415,25 +415,6 @@ fn turn((at, turns): (Time, u32), now: Time, next: Option<Time>) -> (Time, u32) 
     }
     assert!(turns < MAX_TURNS, "poll_timeout stands still");
     (now, turns + 1)
-}
-
-/// Collects the packets of one datagram, each with the set of its paths.
-#[derive(Default)]
-struct Sink {
-    bytes: Vec<u8>,
-    packets: Vec<(Vec<u8>, u32)>,
-}
-
-impl PacketSink for Sink {
-    fn room(&mut self, len: usize) -> &mut [u8] {
-        self.bytes = vec![0; len];
-        &mut self.bytes
-    }
-
-    fn commit(&mut self, len: usize, paths: u32) {
-        assert_eq!(len, self.bytes.len());
-        self.packets.push((std::mem::take(&mut self.bytes), paths));
-    }
 }
 
 /// What leaves at once, and what has waited for its turn until now.

@@ -19,9 +19,10 @@ use std::rc::Rc;
 
 /// Collects the packets of one datagram, each with the set of its paths.
 #[derive(Default)]
-struct Sink {
+pub struct Sink {
     bytes: Vec<u8>,
-    packets: Vec<(Vec<u8>, u32)>,
+    /// Packets, in the order in which they were sealed.
+    pub packets: Vec<(Vec<u8>, u32)>,
 }
 
 impl PacketSink for Sink {
