@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: BSD-2-Clause
 //! A tunnel and a server in one process, over real sockets on loopback.
 
-#![allow(clippy::disallowed_methods, reason = "threads that end are waited for in real time")]
-
+use super::{KEY, SOON, server};
 use mptunnel_core::{Error, Event, Server, Tunnel};
 use std::time::{Duration, Instant};
 
-const KEY: [u8; 32] = [7; 32];
-/// How long anything may take before a test gives up: generous, for machines that are busy.
-const SOON: Duration = Duration::from_secs(15);
-
-fn server() -> (Server, u16) {
-    let server = Server::builder().key(&KEY).listen("127.0.0.1:0".parse().unwrap()).bind().unwrap();
-    let port = server.local_addrs()[0].port();
-    (server, port)
-}
-
+/// A tunnel whose paths may not be up yet.
 fn tunnel(port: u16, paths: usize) -> Tunnel {
     let mut builder = Tunnel::builder().key(&KEY);
     for _ in 0..paths {

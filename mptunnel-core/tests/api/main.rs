@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-//! What an application can do with an endpoint beyond sending and receiving, on real sockets.
+//! What an application can do with an endpoint, on real sockets.
 
 #![allow(
     clippy::disallowed_methods,
@@ -8,6 +8,7 @@
 )]
 
 mod changing;
+mod loopback;
 mod opening;
 mod sending;
 mod snapshots;
