@@ -82,7 +82,7 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for report in terminalreporter.getreports("") + terminalreporter.getreports("passed"):
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
         for name, line in report.user_properties if report.when == "call" else []:
             if name == FIGURE:
                 terminalreporter.write_line(line)

@@ -469,7 +469,7 @@ class Stats:
     socket_errors
         Errors that sockets reported.
     errors
-        These by errno, those of paths that are gone included; none under the legacy protocol.
+        These by errno, those of paths that are gone included.
     kernel_dropped
         Arrivals that the kernel dropped because a receive buffer was full.
     receive_buffer
