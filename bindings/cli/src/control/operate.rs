@@ -14,8 +14,8 @@ use crate::program::Relay;
 use crate::reload;
 
 /// Why a server does not list, add, change or remove paths.
-pub(crate) const NO_PATHS: &str = "mpserver has no paths of its own: it learns those of its clients; ask the mpclient, or look \
-     at them with mptunnel status";
+pub(crate) const NO_PATHS: &str = "mpserver has no paths of its own: it learns those of its \
+     clients; ask the mpclient, or look at them with mptunnel status";
 
 /// A running program, as its signals and its control socket see it.
 pub(crate) struct Operations<R> {
